@@ -1,0 +1,1 @@
+"""The front door: reads the configuration, builds everything, runs it, stops it."""

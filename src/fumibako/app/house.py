@@ -1,0 +1,147 @@
+"""The house as the command line sees it: make a data directory, serve it, open it, check it.
+
+Contract: what `open` gives holds what is committed through it, with the server up (through its socket) or down.
+Failure: HouseError with one line for the person.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fumibako.app.build import build_admin, build_survey, build_zones, server_tls
+from fumibako.app.journal import log_to_stderr, read_trace
+from fumibako.app.serving import Server
+from fumibako.app.storage import remote_store
+from fumibako.config import FILE_NAME, Config, ConfigError, config_template, load_config, parse_config
+from fumibako.faces.cli.house import Desk, Finding, HouseError, InitReport
+from fumibako.net.clock import Clock
+from fumibako.net.listen import ListenError
+from fumibako.net.offload import Offload
+from fumibako.net.tls import TlsFileError, make_self_signed
+from fumibako.services.texts import N_
+from fumibako.store.base import Store
+from fumibako.store.check import check
+from fumibako.store.local import LocalStore
+from fumibako.store.sqlite.engine import DirectoryInUse, create
+
+
+class House:
+    """faces.cli.house.House, for real."""
+
+    def __init__(self) -> None:
+        self._clock = Clock()
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    # -- init --
+
+    def init(self, directory: Path, hostname: str, translate: Callable[[str], str]) -> InitReport:
+        """Make what is missing; what is there stays as it is."""
+        template = config_template(hostname, translate)
+        _checked(lambda: parse_config(template, directory))
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = [FILE_NAME] if _write_new(directory / FILE_NAME, template.encode()) else []
+        config = _checked(lambda: load_config(directory))
+        made += self._make_certificate(config)
+        if not (directory / "control.db").exists():
+            try:
+                create(directory, self.now_ms())
+            except OSError as error:
+                raise HouseError(N_("{directory}: {error}"), directory=directory, error=error) from None
+            made += ["control.db", "queue.db", "shard-001"]
+        return InitReport(directory, config.server.hostname, tuple(made))
+
+    def _make_certificate(self, config: Config) -> list[str]:
+        certificate, key = config.tls.certificate, config.tls.key
+        if certificate.exists() or key.exists():
+            return []
+        chain, private = make_self_signed(config.server.hostname, (), self.now_ms())
+        for path, octets in ((key, private), (certificate, chain)):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_new(path, octets)
+        return [str(path.relative_to(config.directory)) for path in (certificate, key) if path.is_relative_to(config.directory)]
+
+    # -- serve --
+
+    def serve(self, directory: Path, announce: Callable[[str], None]) -> int:
+        """Stay until SIGTERM."""
+        config = _checked(lambda: load_config(directory))
+        self._need_made(directory)
+        log_to_stderr()
+        try:
+            server_tls(config)
+            server = Server(config, self._clock)
+            server.bind()
+        except (TlsFileError, ListenError) as error:
+            raise HouseError(N_("{error}"), error=error) from None
+        for warning in server.drop_privileges():
+            announce(warning)
+        return server.run(announce)
+
+    # -- open, check, trace --
+
+    @asynccontextmanager
+    async def open(self, directory: Path) -> AsyncIterator[Desk]:
+        """The server's storage process when it is up, else the data directory itself."""
+        config = _checked(lambda: load_config(directory))
+        self._need_made(directory)
+        offload = Offload()
+        async with self._open_store(directory, offload) as (store, running):
+            zones = build_zones(config, store, self._clock)
+            yield Desk(build_admin(store, self._clock, offload), zones, build_survey(config, zones, self._clock), running)
+        offload.close()
+
+    @asynccontextmanager
+    async def _open_store(self, directory: Path, offload: Offload) -> AsyncIterator[tuple[Store, bool]]:
+        try:
+            local = LocalStore(directory, self.now_ms, offload=offload.run)
+        except DirectoryInUse:
+            async with remote_store(directory, offload) as remote:
+                yield remote, True
+            return
+        try:
+            yield local, False
+        finally:
+            await local.close()
+
+    def check(self, directory: Path, *, repair: bool) -> list[Finding]:
+        """Look for damage; the server must be down for a repair."""
+        self._need_made(directory)
+        try:
+            report = check(directory, repair=repair, now_ms=self.now_ms())
+        except DirectoryInUse:
+            raise HouseError(N_("{directory} is in use: stop the server first"), directory=directory) from None
+        return [Finding(one.kind, one.place, one.count, one.examples, one.repaired) for one in report.findings]
+
+    def trace(self, directory: Path, query: str) -> list[dict[str, object]]:
+        self._need_made(directory)
+        return read_trace(directory, query)
+
+    def _need_made(self, directory: Path) -> None:
+        if not (directory / "control.db").exists():
+            problem = N_("{directory} is not a data directory; make one with: fumibako init --data {directory} --hostname NAME")
+            raise HouseError(problem, directory=directory)
+
+
+def _checked(load: Callable[[], Config]) -> Config:
+    try:
+        return load()
+    except ConfigError as error:
+        raise HouseError(error.problem, **error.values) from None
+
+
+def _write_new(path: Path, octets: bytes) -> bool:
+    """False when it exists already; readable by its owner only."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(octets)
+        file.flush()
+        os.fsync(file.fileno())
+    return True

@@ -1,0 +1,160 @@
+"""One running server: its sockets, its user, its processes.
+
+Specification: DESIGN §4.
+Contract: sockets are bound as root, before privileges go; each worker has sockets of its own (SO_REUSEPORT), which the
+    supervisor keeps, so that a worker's replacement takes over where it was.
+Failure: ListenError before anything runs; the exit code of the supervisor afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+from collections.abc import Awaitable, Callable, Iterable
+from socket import AF_UNIX, socket
+
+from fumibako.app.build import Parts
+from fumibako.app.processes import Ready, Sockets, Worker, run_in_loop, run_jobs
+from fumibako.app.storage import STORAGE_SOCKET, storage_thread
+from fumibako.app.supervisor import Role, Supervisor, harden
+from fumibako.config import Config
+from fumibako.faces.cli.house import HouseError
+from fumibako.net.clock import Clock
+from fumibako.net.listen import Listener, bind
+from fumibako.services.texts import N_, _
+from fumibako.store.process import serve_storage
+
+
+class Server:
+    """bind(), drop_privileges(), run(): in this order, once."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._config, self._clock = config, clock
+        self._workers: list[dict[str, list[socket]]] = []
+        self._storage: list[socket] = []
+
+    # -- as root --
+
+    def bind(self) -> None:
+        """Open every listener for every worker."""
+        self._storage = bind(Listener("storage", (f"unix:{self._config.directory / STORAGE_SOCKET}",)))
+        count = max(1, _worker_count(self._config))
+        self._workers = [{} for _ in range(count)]
+        for name, addresses in self._config.listen.items():
+            unix = tuple(address for address in addresses if address.startswith("unix:"))
+            inet = tuple(address for address in addresses if not address.startswith("unix:"))
+            _demand_unused(Listener(name, inet), datagrams=name == "dns")
+            shared = bind(Listener(name, unix)) if unix else []     # a path has one socket: the workers share it
+            for sockets in self._workers:
+                sockets[name] = [*shared, *bind(Listener(name, inet), reuse_port=True)]
+                if name == "dns":
+                    sockets["dns-udp"] = bind(Listener(name, inet), reuse_port=True, datagrams=True)
+
+    def drop_privileges(self) -> list[str]:
+        """Become [server] user, or the owner of the data directory. Returns warnings for the terminal."""
+        harden()
+        if os.geteuid() != 0:
+            return []
+        owner = self._config.directory.stat()
+        user, group = owner.st_uid, owner.st_gid
+        if self._config.server.user:
+            try:
+                entry = pwd.getpwnam(self._config.server.user)
+            except KeyError:
+                raise HouseError(N_("[server] user = {user}: there is no such user"), user=self._config.server.user) from None
+            user, group = entry.pw_uid, entry.pw_gid
+        if user == 0:
+            return [_("warning: the server runs as root; give the data directory to a user (chown), or set [server] user")]
+        _demand_readable(user, group)
+        self._hand_over(user, group)
+        os.setgroups([])
+        os.setgid(group)
+        os.setuid(user)
+        return []
+
+    def _hand_over(self, user: int, group: int) -> None:
+        """Unix sockets were made as root; the user must be able to use and to remove them."""
+        for opened in _distinct([self._storage, *(found for sockets in self._workers for found in sockets.values())]):
+            if opened.family == AF_UNIX:
+                os.chown(opened.getsockname(), user, group)
+
+    # -- as the user --
+
+    def run(self, announce: Callable[[str], None]) -> int:
+        """Start the processes and stay until SIGTERM. announce: one line a listener, then "ready"."""
+        def announce_all() -> None:
+            for name, addresses in self._config.listen.items():
+                for address in addresses:
+                    announce(f"{name} {address}")
+            announce("ready")
+        if _worker_count(self._config) == 0:
+            return self._run_alone(announce_all)
+        return Supervisor(list(self._roles()), self._clock).run(announce_all)
+
+    def _run_alone(self, ready: Ready) -> int:
+        """Everything in this process; a failed disk ends it as it would end the storage process."""
+        def fail() -> None:
+            os._exit(70)    # every session's success now would be a lie
+        signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
+        with storage_thread(self._config.directory, self._storage[0], self._clock.now_ms, fail):
+            return self._worker(self._workers[0], alone=True)(ready)
+
+    def _roles(self) -> Iterable[Role]:
+        yield Role("storage", self._run_storage)
+        yield Role("jobs", self._run_jobs)
+        for number, sockets in enumerate(self._workers):
+            yield Role(f"worker {number}", self._worker(sockets, alone=False))
+
+    def _run_storage(self, ready: Ready) -> int:
+        self._keep_only(self._storage)
+        return serve_storage(self._config.directory, self._storage[0], self._clock.now_ms, ready)
+
+    def _run_jobs(self, ready: Ready) -> int:
+        self._keep_only([])
+        return run_in_loop(self._config, self._clock, lambda parts: run_jobs(parts, ready))
+
+    def _worker(self, sockets: Sockets, *, alone: bool) -> Callable[[Ready], int]:
+        def run(ready: Ready) -> int:
+            if not alone:
+                self._keep_only([opened for found in sockets.values() for opened in found])
+            return run_in_loop(self._config, self._clock, _serve(sockets, ready, alone=alone))
+        return run
+
+    def _keep_only(self, own: list[socket]) -> None:
+        """A child closes the sockets of the others: a connection must not wait in a socket nobody reads."""
+        for opened in _distinct([self._storage, *(found for sockets in self._workers for found in sockets.values())]):
+            if opened not in own:
+                opened.close()
+
+
+def _serve(sockets: Sockets, ready: Ready, *, alone: bool) -> Callable[[Parts], Awaitable[int]]:
+    return lambda parts: Worker(parts, sockets).run(ready, with_jobs=alone)
+
+
+def _demand_unused(listener: Listener, *, datagrams: bool) -> None:
+    """SO_REUSEPORT would let two servers share a port, each with half of the connections; without it bind refuses."""
+    probes = bind(listener) + (bind(listener, datagrams=True) if datagrams else [])
+    for probe in probes:
+        probe.close()
+
+
+def _demand_readable(user: int, group: int) -> None:
+    """Modules are loaded later too: a virtual environment below /root would fail then, one by one."""
+    os.setegid(group)
+    os.seteuid(user)
+    unreadable = [file for file in (os.__file__, __file__) if not os.access(file, os.R_OK, effective_ids=True)]
+    os.seteuid(0)
+    os.setegid(0)
+    if unreadable:
+        raise HouseError(N_("user {user} cannot read the program ({file}); install it where that user can, e.g. below /opt"),
+                         user=pwd.getpwuid(user).pw_name, file=unreadable[0])
+
+
+def _worker_count(config: Config) -> int:
+    workers = config.server.workers
+    return workers if isinstance(workers, int) else os.cpu_count() or 1
+
+
+def _distinct(groups: Iterable[list[socket]]) -> list[socket]:
+    return list({id(opened): opened for group in groups for opened in group}.values())

@@ -1,0 +1,227 @@
+"""The supervisor: starts the processes of one server, restarts those that die, stops them in order.
+
+Specification: DESIGN §4.
+Contract: roles start in the given order, each ready before the next begins, and stop in the reverse order; a role that
+    dies later is started again (at once after a long life, slower and slower after short ones).
+    A child dies with its supervisor (PR_SET_PDEATHSIG), so that nothing keeps the data directory locked.
+Failure: a role that dies before it was ready the first time ends everything with exit code 1; it has said why itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from fumibako.net.clock import Clock
+
+STOP_S = 15.0               # a role ends its sessions within 10 s (DESIGN §4); then it is killed
+SHORT_LIFE_S = 5.0
+LONGEST_PAUSE_S = 10.0
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 1, 38, 4
+
+log = logging.getLogger("fumibako.supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A process: run(ready) does its whole work, calls ready() once it serves, and returns its exit code at SIGTERM."""
+
+    name: str
+    run: Callable[[Callable[[], None]], int]
+
+
+@dataclass(slots=True)
+class _Child:
+    role: Role
+    process: int = 0            # 0: not running
+    ready_fd: int = -1
+    was_ready: bool = False
+    started_s: float = 0.0
+    pause_s: float = 0.0        # before the next start
+    due_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """One server's processes. run() returns the exit code."""
+
+    roles: Sequence[Role]
+    clock: Clock = field(default_factory=Clock)
+    _children: list[_Child] = field(default_factory=list)
+    _signals_fd: int = -1
+    _received: set[int] = field(default_factory=set)
+
+    def run(self, announce: Callable[[], None]) -> int:
+        """Start everything, call announce(), and stay until SIGTERM or SIGINT."""
+        self._catch_signals()
+        self._children = [_Child(role) for role in self.roles]
+        for child in self._children:
+            self._start(child)
+            if not self._wait_ready(child):
+                self._stop_all()
+                return 0 if self._stopped() else 1
+        announce()
+        while not self._tick():
+            pass
+        self._stop_all()
+        return 0
+
+    # -- signals: a pipe that select can wait for --
+
+    def _catch_signals(self) -> None:
+        self._signals_fd, write_fd = os.pipe()
+        os.set_blocking(self._signals_fd, False)
+        os.set_blocking(write_fd, False)
+        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+
+    def _read_signals(self) -> None:
+        try:
+            self._received |= set(os.read(self._signals_fd, 4096))
+        except BlockingIOError:
+            pass
+
+    def _stopped(self) -> bool:
+        return bool(self._received & {signal.SIGTERM, signal.SIGINT})
+
+    # -- one child --
+
+    def _start(self, child: _Child) -> None:
+        read_fd, write_fd = os.pipe()
+        parent = os.getpid()
+        process = os.fork()
+        if process == 0:
+            os.close(read_fd)
+            self._be(child.role, write_fd, parent)
+        os.close(write_fd)
+        child.process, child.ready_fd, child.started_s, child.was_ready = process, read_fd, self.clock.monotonic_s(), False
+
+    def _be(self, role: Role, ready_fd: int, parent: int) -> None:
+        """The child's whole life; never returns."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        # Ctrl-C reaches the whole terminal group; only the supervisor acts on it. SIGHUP is for those who listen to it.
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        die_with_parent(parent)
+        code = 70
+        try:
+            code = role.run(lambda: _say_ready(ready_fd))
+        except BaseException:
+            log.exception("%s failed", role.name)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _wait_ready(self, child: _Child) -> bool:
+        while not self._stopped():
+            readable, _, _ = select.select([child.ready_fd, self._signals_fd], [], [])
+            if self._signals_fd in readable:
+                self._read_signals()
+            if child.ready_fd in readable:
+                self._note_ready(child)
+                return child.was_ready
+        return False
+
+    def _note_ready(self, child: _Child) -> None:
+        child.was_ready = os.read(child.ready_fd, 1) != b""
+        os.close(child.ready_fd)
+        child.ready_fd = -1
+
+    # -- all of them --
+
+    def _tick(self) -> bool:
+        """Wait for the next thing to do and do it; True when it is time to stop."""
+        # First, not after the wait: a death may have been told while another role was waited for.
+        self._reap()
+        now = self.clock.monotonic_s()
+        dead = [child for child in self._children if not child.process]
+        for child in dead:
+            if child.due_s <= now:
+                self._start(child)
+        waiting = [child.due_s - now for child in dead if child.due_s > now]
+        starting = {child.ready_fd: child for child in self._children if child.ready_fd >= 0}
+        readable, _, _ = select.select([self._signals_fd, *starting], [], [], min(waiting, default=None))
+        for descriptor in readable:
+            if descriptor in starting:
+                self._note_ready(starting[descriptor])
+        self._read_signals()
+        if signal.SIGHUP in self._received:
+            self._tell(signal.SIGHUP)
+        self._received &= {signal.SIGTERM, signal.SIGINT}
+        return self._stopped()
+
+    def _reap(self) -> None:
+        for child in self._children:
+            if child.process and os.waitpid(child.process, os.WNOHANG)[0]:
+                self._buried(child)
+
+    def _buried(self, child: _Child) -> None:
+        lived_s = self.clock.monotonic_s() - child.started_s
+        child.pause_s = min(max(child.pause_s * 2, 0.1), LONGEST_PAUSE_S) if lived_s < SHORT_LIFE_S else 0.0
+        child.due_s = self.clock.monotonic_s() + child.pause_s
+        log.error("%s (process %d) ended after %.1f s; it starts again in %.1f s",
+                  child.role.name, child.process, lived_s, child.pause_s)
+        child.process = 0
+        if child.ready_fd >= 0:
+            os.close(child.ready_fd)
+            child.ready_fd = -1
+
+    def _tell(self, number: int) -> None:
+        for child in self._children:
+            if child.process:
+                os.kill(child.process, number)
+
+    def _stop_all(self) -> None:
+        """Everybody but the first role (storage) together, then that one: replies still under way need it."""
+        first, rest = self._children[:1], self._children[1:]
+        for group in (rest, first):
+            for child in group:
+                if child.process:
+                    os.kill(child.process, signal.SIGTERM)
+            self._wait_gone(group)
+
+    def _wait_gone(self, group: Sequence[_Child]) -> None:
+        deadline = self.clock.monotonic_s() + STOP_S
+        while any(child.process for child in group):
+            for child in group:
+                if child.process and os.waitpid(child.process, os.WNOHANG)[0]:
+                    child.process = 0
+            if self.clock.monotonic_s() > deadline:
+                for child in group:
+                    if child.process:
+                        os.kill(child.process, signal.SIGKILL)
+            select.select([self._signals_fd], [], [], 0.05)
+            self._read_signals()
+
+
+def _say_ready(descriptor: int) -> None:
+    os.write(descriptor, b"r")
+    os.close(descriptor)
+
+
+def die_with_parent(parent: int) -> None:
+    """SIGTERM to this process when its parent ends; it may have ended already."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def harden() -> None:
+    """No new privileges through exec, no core dump with secrets in it (spec/reliability.md §2.2-G)."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option})")

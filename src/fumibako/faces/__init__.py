@@ -1,0 +1,1 @@
+"""One module per outside language: event -> service call -> reply."""

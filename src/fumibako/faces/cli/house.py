@@ -1,0 +1,66 @@
+"""What the command line needs of the program around it, handed in by app: the way to a data directory.
+
+Contract: `open` gives a store that holds what was committed, with the server up (through its socket) or down
+    (taking DIR/LOCK itself).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from fumibako.services.admin import Admin
+from fumibako.services.survey import Survey
+from fumibako.services.zones import Zones
+
+
+class House(Protocol):
+    """Everything a command may ask for. Failure: HouseError with a text for the person."""
+
+    def init(self, directory: Path, hostname: str, translate: Callable[[str], str]) -> InitReport: ...
+    def serve(self, directory: Path, announce: Callable[[str], None]) -> int: ...
+    def open(self, directory: Path) -> AbstractAsyncContextManager[Desk]: ...
+    def check(self, directory: Path, *, repair: bool) -> list[Finding]: ...
+    def trace(self, directory: Path, query: str) -> list[dict[str, object]]: ...
+    def now_ms(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """An open data directory. running: the server is up."""
+
+    admin: Admin
+    zones: Zones
+    survey: Survey
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InitReport:
+    """made: names of what was created just now; already there: not listed."""
+
+    directory: Path
+    hostname: str
+    made: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of damage that `check` found. where: the file; count: how often; examples: some of them; repaired: now right."""
+
+    kind: str
+    where: str
+    count: int
+    examples: tuple[str, ...]
+    repaired: bool
+
+
+class HouseError(Exception):
+    """The answer is no. problem: catalogue text with {named} fields."""
+
+    def __init__(self, problem: str, **values: object) -> None:
+        super().__init__(problem.format(**values))
+        self.problem, self.values = problem, values

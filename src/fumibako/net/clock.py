@@ -1,0 +1,54 @@
+"""The one place that reads the clock, draws a random number or makes an id.
+
+Contract: everybody else is handed a `Clock`; tests hand in one that stands still (tests/support/clock.py).
+    Wall time (`now_ms`) is for what people read and what is stored; durations come from `monotonic_s`.
+Failure: none.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from typing import TypeVar
+
+from fumibako.model.ids import TraceId
+
+T = TypeVar("T")
+
+_CHANCE = secrets.SystemRandom()
+
+
+class Clock:
+    """Time, chance and identity of the real world."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970-01-01T00:00Z."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        """Seconds on a clock that never goes back; only differences mean anything."""
+        return time.monotonic()
+
+    def utc_offset_minutes(self, at_ms: int) -> int:
+        """How far local time is ahead of UTC at that moment (540 in Japan)."""
+        return time.localtime(at_ms / 1000).tm_gmtoff // 60
+
+    async def sleep(self, delay_s: float) -> None:
+        """Waits; the way for a loop to pause, so that tests can move time themselves."""
+        await asyncio.sleep(delay_s)
+
+    def trace_id(self) -> TraceId:
+        """128 random bits: the identity of one accepted message."""
+        return TraceId(self.token(16))
+
+    def token(self, size_octets: int) -> bytes:
+        """Octets nobody can guess."""
+        return secrets.token_bytes(size_octets)
+
+    def random_float(self) -> float:
+        """A number in [0, 1)."""
+        return _CHANCE.random()
+
+    def shuffle(self, items: Sequence[T]) -> list[T]:
+        """The same items in a random order; the argument stays as it is."""
+        return _CHANCE.sample(items, len(items))

@@ -1,0 +1,277 @@
+"""One byte stream over TCP, TLS or a Unix socket: read, write, start_tls, close.
+
+Specification: RFC 3207 §4.2 and RFC 2595 (what was said before TLS is forgotten); RFC 5929 §4.1 (channel binding).
+Contract: the only module that touches asyncio transports; every face and every outgoing connection uses it, so that
+    limits, deadlines and TLS rules are written once. Octets are handed out in the order they came; input pauses at
+    64 KiB unread, `write` waits while 256 KiB are unsent.
+Failure: `TimeoutError` when a deadline passes, `ConnectionError` when the peer is gone, `PlaintextAfterStartTLS`
+    (a ConnectionError) when octets precede a TLS handshake, `ssl.SSLError` when the handshake fails.
+"""
+
+import asyncio
+import asyncio.sslproto
+import math
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fumibako.net.endpoint import Endpoint, endpoint_of
+from fumibako.net.tls import ServerContext, end_point_binding
+
+INPUT_HIGH_WATER = 64 * 1024
+OUTPUT_HIGH_WATER = 256 * 1024
+OUTPUT_PIECE = 64 * 1024
+TLS_READ_BUFFER = 16 * 1024     # one TLS record; the default of 256 KiB is allocated for every connection
+WRITE_TIMEOUT_S = 60.0
+HANDSHAKE_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 5.0
+
+asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BUFFER     # class-wide: the only hook there is
+
+
+class PlaintextAfterStartTLS(ConnectionError):
+    """The peer pipelined plaintext behind STARTTLS, or something else before TLS (CVE-2011-0411, CVE-2021-33515)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsInfo:
+    """What a finished handshake settled. version: `TLSv1.3`; certificates are DER, empty where there is none."""
+
+    version: str
+    cipher: str
+    bits: int
+    peer_certificate: bytes
+    server_end_point: bytes     # tls-server-end-point channel binding, RFC 5929 §4.1
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RateFloor:
+    """The slowest a peer may be: so many octets per second after a grace time (reliability against slow senders)."""
+
+    started_s: float
+    octets_per_s: int = 500
+    grace_s: float = 30.0
+
+    def remaining_s(self, now_s: float, received_octets: int) -> float:
+        """How long the next octet may take; 0 or less: too slow. Use it as the `timeout_s` of the next read."""
+        return self.started_s + self.grace_s + received_octets / self.octets_per_s - now_s
+
+
+class Stream(asyncio.Protocol):
+    """A connection. `eof` is set once the peer has said its last octet, `closed` once nothing can be sent any more."""
+
+    def __init__(self) -> None:
+        self.peer = Endpoint("", 0)
+        self.local = Endpoint("", 0)
+        self.tls: TlsInfo | None = None
+        self.eof = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.error: Exception | None = None     # why the connection was lost, where the system said so
+        self._transport: asyncio.Transport | None = None
+        self._tls_begun = False
+        self._in = bytearray()
+        self._paused = False        # reading, until what has come is taken
+        self._waiting: asyncio.Future[None] | None = None       # of the read that waits for octets
+        self._deadline_s = math.inf         # of that read, by the loop's clock
+        self._alarm: asyncio.TimerHandle | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._linger: asyncio.TimerHandle | None = None
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport     # type: ignore[assignment]  # asyncio promises a Transport to a Protocol
+        transport.set_write_buffer_limits(high=OUTPUT_HIGH_WATER)   # type: ignore[attr-defined]
+        self.peer = endpoint_of(transport.get_extra_info("peername"))
+        self.local = endpoint_of(transport.get_extra_info("sockname"))
+        if tls := transport.get_extra_info("ssl_object"):       # implicit TLS: the loop has shaken hands already
+            self._tls_begun = True
+            self.tls = _tls_info(tls, server_side=tls.server_side)
+
+    def data_received(self, data: bytes) -> None:
+        self._in += data
+        self._wake()
+        if len(self._in) >= INPUT_HIGH_WATER and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.eof.set()
+        self._wake()
+        return not self._tls_begun      # a half-closed TCP peer still gets its replies; TLS has no half-close
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.error = self.error or exc
+        for event in (self.eof, self.closed, self._writable):
+            event.set()
+        self._wake()
+        for timer in (self._linger, self._alarm):
+            if timer is not None:
+                timer.cancel()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # Called by faces and diallers.
+
+    async def read(self, timeout_s: float | None = None) -> bytes:
+        """Whatever has arrived, at least one octet; b"" when the peer is done or gone. TimeoutError after timeout_s."""
+        if not self._in and not self.eof.is_set():
+            await self._arrival(timeout_s)
+        data = bytes(self._in)
+        self._in.clear()
+        if self._paused:
+            self._paused = False
+            self._open_transport().resume_reading()
+        return data
+
+    async def _arrival(self, timeout_s: float | None) -> None:
+        # One alarm that is set again when it goes off too early: asyncio.timeout costs more than the command waited for.
+        loop = asyncio.get_running_loop()
+        self._waiting = waiting = loop.create_future()
+        if timeout_s is not None:
+            self._deadline_s = loop.time() + timeout_s
+            self._set_alarm(loop)
+        try:
+            await waiting
+        finally:
+            self._waiting, self._deadline_s = None, math.inf
+
+    def _set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._alarm is not None:
+            if self._alarm.when() <= self._deadline_s:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_at(self._deadline_s, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._alarm = None
+        if self._deadline_s <= loop.time():
+            self.interrupt()
+        elif self._deadline_s < math.inf:
+            self._set_alarm(loop)
+
+    def interrupt(self) -> None:
+        """A read that is waiting ends with TimeoutError; without one, nothing happens."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(TimeoutError())
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def write(self, data: bytes, timeout_s: float = WRITE_TIMEOUT_S) -> None:
+        """Sends, waiting while the peer is slow; a peer that takes nothing for timeout_s is cut off (TimeoutError)."""
+        view = memoryview(data)     # slices without copying
+        for start in range(0, len(data), OUTPUT_PIECE):
+            if self.closed.is_set():
+                raise ConnectionResetError("the peer has closed the connection") from self.error
+            whole = len(data) <= OUTPUT_PIECE
+            self._open_transport().write(data if whole else view[start : start + OUTPUT_PIECE])
+            await self._drained(timeout_s)
+
+    async def _drained(self, timeout_s: float) -> None:
+        if self._writable.is_set():
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._writable.wait()
+        except TimeoutError:
+            self.abort()
+            raise TimeoutError(f"{self.peer} has not read for {timeout_s:g} s") from None
+
+    async def start_tls(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        announce: bytes = b"",
+        timeout_s: float = HANDSHAKE_TIMEOUT_S,
+    ) -> None:
+        """Turns the stream into a TLS stream.
+
+        announce: the reply that invites the handshake (`220 2.0.0 ...`); it leaves with reading already paused, so that
+        a quick ClientHello is not mistaken for plaintext. Octets received before are an attack: the connection is cut.
+        """
+        if self._tls_begun:
+            raise RuntimeError("TLS is already active")
+        if self.closed.is_set():
+            raise ConnectionResetError("the peer has closed the connection") from self.error
+        transport = self._open_transport()
+        transport.pause_reading()
+        if self._in:
+            self.abort()
+            raise PlaintextAfterStartTLS(f"{self.peer} sent {len(self._in)} octets before the TLS handshake")
+        self._tls_begun = True
+        if announce:
+            transport.write(announce)
+        try:
+            upgraded = await asyncio.get_running_loop().start_tls(
+                transport, self, context, server_side=server_side,
+                server_hostname=server_hostname if not server_side else None,
+                ssl_handshake_timeout=timeout_s, ssl_shutdown_timeout=CLOSE_TIMEOUT_S,
+            )
+        except BaseException as error:
+            # The loop forgets the protocol of a failed handshake: nobody else would set `closed`.
+            transport.abort()
+            self.connection_lost(error if isinstance(error, Exception) else None)
+            raise
+        self._secured(upgraded, server_side)
+
+    def _secured(self, upgraded: asyncio.Transport | None, server_side: bool) -> None:
+        if upgraded is None:    # seen on Python 3.11.7 when the peer leaves during the handshake
+            self.connection_lost(None)
+            raise ConnectionResetError("the peer left during the TLS handshake")
+        upgraded.set_write_buffer_limits(high=OUTPUT_HIGH_WATER)
+        self._transport = upgraded
+        self.tls = _tls_info(upgraded.get_extra_info("ssl_object"), server_side)
+
+    def close(self) -> None:
+        """Sends what is still buffered, then closes; a peer that does not take it within 10 s is cut off."""
+        if self._transport is None or self.closed.is_set() or self._linger is not None:
+            return
+        self._linger = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self.abort)
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Closes at once; what is buffered is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def wait_closed(self) -> None:
+        """Returns when the connection is gone (after close() or abort(), within seconds)."""
+        if self._transport is not None:
+            await self.closed.wait()
+
+    def _open_transport(self) -> asyncio.Transport:
+        if self._transport is None:
+            raise RuntimeError("the stream is not connected")
+        return self._transport
+
+
+def _tls_info(tls: ssl.SSLObject, server_side: bool) -> TlsInfo:
+    """The facts of a finished handshake."""
+    name, _, bits = tls.cipher() or ("", "", 0)
+    peer = tls.getpeercert(binary_form=True) or b""
+    if server_side:
+        context: object = tls.context
+        binding = context.end_point if isinstance(context, ServerContext) else b""
+    else:
+        binding = end_point_binding(peer) if peer else b""
+    return TlsInfo(tls.version() or "", name, bits or 0, peer, binding, bool(tls.session_reused))
+
+
+async def open_stream(endpoint: Endpoint, timeout_s: float, source: str = "") -> Stream:
+    """Connects over TCP; source: the local IP address to come from. Raises TimeoutError or OSError."""
+    loop = asyncio.get_running_loop()
+    factory: Callable[[], Stream] = Stream
+    async with asyncio.timeout(timeout_s):
+        local = (source, 0) if source else None
+        _, stream = await loop.create_connection(factory, endpoint.host, endpoint.port, local_addr=local)
+    return stream

@@ -1,0 +1,1 @@
+"""SASL mechanisms without I/O: octets in, the next step out."""

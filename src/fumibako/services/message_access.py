@@ -1,0 +1,72 @@
+"""What a message in a mailbox holds: its row, its index, its octets.
+
+Specification: DESIGN §3 Rows (email_cache, prefix).
+Contract: at most BATCH_UIDS rows at once; octets come in pieces of at most 64 KiB, so memory stays bounded. A missing
+    index, or one of another version, is made from the blob and given back to the store.
+Failure: OSError when a blob is damaged or gone: that message only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+
+from fumibako.model.ids import AccountId, EmailId, MailboxId, Uid
+from fumibako.model.mailbox import Entry
+from fumibako.proto.message.cache import CachedMessage, pack_index, unpack_index
+from fumibako.proto.message.index import Indexer
+from fumibako.store.base import BATCH_UIDS, Store
+
+PIECE_OCTETS = 64 * 1024
+
+
+class MessageAccess:
+    """The messages of one account."""
+
+    def __init__(self, store: Store, account_id: AccountId) -> None:
+        self._store = store
+        self._account_id = account_id
+
+    async def entries(self, mailbox_id: MailboxId, uids: Sequence[int]) -> list[Entry]:
+        """Rows of those uids that still exist, ordered by uid."""
+        found: list[Entry] = []
+        for start in range(0, len(uids), BATCH_UIDS):
+            batch = [Uid(uid) for uid in uids[start : start + BATCH_UIDS]]
+            found += await self._store.entries(self._account_id, mailbox_id, batch)
+        return found
+
+    async def indexes(self, entries: Sequence[Entry]) -> dict[EmailId, CachedMessage]:
+        """Their indexes; one whose blob can't be read is left out."""
+        packed = await self._store.caches(self._account_id, [entry.email_id for entry in entries])
+        found: dict[EmailId, CachedMessage] = {}
+        for entry in entries:
+            try:
+                found[entry.email_id] = unpack_index(packed.get(entry.email_id, b""))
+            except ValueError:      # missing, or of another version
+                try:
+                    found[entry.email_id] = await self._rebuild(entry)
+                except OSError:
+                    continue
+        return found
+
+    async def _rebuild(self, entry: Entry) -> CachedMessage:
+        indexer = Indexer()
+        async for piece in self.octets(entry, entry.prefix_octets, entry.size_octets):
+            indexer.feed(piece)
+        packed = pack_index(indexer.close())
+        await self._store.put_cache(self._account_id, entry.email_id, packed)
+        return unpack_index(packed)
+
+    async def octets(self, entry: Entry, start: int, end: int) -> AsyncIterator[bytes]:
+        """Octets start..end of prefix + blob, piece by piece."""
+        for at in range(start, min(end, entry.size_octets), PIECE_OCTETS):
+            yield await self._store.read(self._account_id, entry.email_id, at, min(at + PIECE_OCTETS, end, entry.size_octets))
+
+    async def pieces(self, wanted: Collection[tuple[EmailId, int, int]]) -> dict[tuple[EmailId, int, int], bytes]:
+        """Small pieces of many messages, (email_id, start, end), at once; what can't be read is left out."""
+        keys = list(wanted)
+        found = await self._store.read_many(self._account_id, keys) if keys else []
+        return {key: octets for key, octets in zip(keys, found, strict=True) if octets is not None}
+
+    async def whole(self, entry: Entry, start: int, end: int) -> bytes:
+        """The same in one piece: for headers."""
+        return b"".join([piece async for piece in self.octets(entry, start, end)])

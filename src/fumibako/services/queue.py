@@ -1,0 +1,301 @@
+"""The queue runner: takes what is due, hands it to its target, records what came of it, and writes to the sender.
+
+Specification: RFC 5321 §4.5.4.1 (retries, per-destination restraint), §4.5.3.1.8 (100 recipients at once);
+    RFC 3461 §5.2.3-§5.2.6, §6 (who is notified when).
+Contract: outcomes and the notices they cause are one commit. Many messages at once, few to one destination; a destination
+    that can't be reached rests a minute, and nothing else waits for it. What was in hand at a crash is due again when
+    the next runner begins; at an orderly stop it is given back.
+Failure: a bug in a target defers the recipients at hand and is logged, a bug elsewhere leaves them in hand until their lease
+    runs out; nothing else waits. While the store is away the runner waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from fumibako.model.change import Notice, Rang
+from fumibako.model.envelope import Notify
+from fumibako.model.ops import DrainOutbox, Lease, Leased, RecipientOutcome, ReclaimLeases, Settle, WatchQueue
+from fumibako.model.queue import (
+    DELAY_WARNING_MS,
+    MINUTE_MS,
+    Outcome,
+    OutcomeKind,
+    QueuedRecipient,
+    QueueItem,
+    next_attempt_ms,
+)
+from fumibako.proto.message.dsn import Action
+from fumibako.services.dsn import Notifier, Report
+from fumibako.services.intake import House
+from fumibako.store.base import StoreRefused, StoreUnavailable, expect
+
+LEASE_MS = 15 * MINUTE_MS
+ATTEMPT_S = 14 * 60.0           # an attempt ends before its lease does
+MESSAGES_MAX = 500              # in hand at once
+LEASED_AT_ONCE = 50
+ATTEMPTS_MAX = 50               # conversations with other servers at once
+PER_DESTINATION = 5
+RECIPIENTS_PER_ATTEMPT = 100
+REST_MS = MINUTE_MS             # of a destination that could not be reached
+POLL_S = 1.0                    # the doorbell is hung anew: a storage process that restarted knows nothing of it
+LOCAL = ""                      # the destination of our own accounts
+
+CROWDED = Outcome(OutcomeKind.DEFERRED, "4.4.5", "too much mail waits for this destination")
+STOPPED = Outcome(OutcomeKind.DEFERRED, "4.3.2", "the server stopped during the attempt")
+
+log = logging.getLogger("fumibako.queue")
+
+
+class Target(Protocol):
+    """Somebody who takes a message for recipients of one destination."""
+
+    async def deliver(self, item: QueueItem, recipients: tuple[QueuedRecipient, ...]) -> dict[int, Outcome]:
+        """One attempt: an Outcome for each recipient id."""
+
+
+class Relaying(Target, Protocol):
+    """The target for other domains; it may keep connections open between messages."""
+
+    async def close_idle(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Recipients of one message that go to one destination together. start_by_ms: later, the lease might run out under it."""
+
+    item: QueueItem
+    destination: str
+    recipients: tuple[QueuedRecipient, ...]
+    start_by_ms: int
+
+
+class QueueRunner:
+    """One for the whole server."""
+
+    def __init__(self, house: House, notifier: Notifier, *, local: Target, relay: Relaying) -> None:
+        self._store, self._clock, self._trace, self._doorbell = house.store, house.clock, house.trace, house.doorbell
+        self._notifier, self._local, self._relay = notifier, local, relay
+        self._messages = 0
+        self._took_over = False         # the leases of the runner before this one
+        self._attempts = asyncio.Semaphore(ATTEMPTS_MAX)
+        self._lanes: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PER_DESTINATION))
+        self._waiting: defaultdict[str, int] = defaultdict(int)         # attempts in or before a lane
+        self._resting: dict[str, tuple[int, Outcome]] = {}              # destination -> until when, and why
+
+    async def run(self) -> None:
+        """For ever."""
+        deafen = self._store.listen(self._hear)
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._doorbell.clear()
+                    leased = await self._look()
+                    for item in leased.items:
+                        self._messages += 1
+                        group.create_task(self._work(item))
+                    if len(leased.items) < LEASED_AT_ONCE:
+                        await self._pause(leased.next_due_ms)
+        finally:
+            deafen()
+
+    async def step(self) -> int:
+        """One round: everything due now is attempted once. How many messages that were."""
+        leased = await self._lease()
+        async with asyncio.TaskGroup() as group:
+            for item in leased.items:
+                self._messages += 1
+                group.create_task(self._work(item))
+        await self._relay.close_idle()
+        return len(leased.items)
+
+    # -- what is due --
+
+    def _hear(self, notice: Notice) -> None:
+        if isinstance(notice, Rang):
+            self._doorbell.set()
+
+    async def _look(self) -> Leased:
+        try:
+            await self._store.commit(WatchQueue())
+            if not self._took_over:
+                await self._store.commit(ReclaimLeases(self._clock.now_ms()))
+                self._took_over = True
+            return await self._lease()
+        except (StoreUnavailable, StoreRefused) as error:       # away, or its disk is full
+            log.warning("the queue waits for the store: %s", error)
+            return Leased((), 0)
+
+    async def _lease(self) -> Leased:
+        now_ms = self._clock.now_ms()
+        await self._store.commit(DrainOutbox())
+        self._resting = {domain: rest for domain, rest in self._resting.items() if rest[0] > now_ms}
+        room = min(LEASED_AT_ONCE, MESSAGES_MAX - self._messages)
+        if room <= 0:
+            return Leased((), 0)
+        busy = [domain for domain, waiting in self._waiting.items() if waiting >= PER_DESTINATION and domain != LOCAL]
+        leased = expect(await self._store.commit(Lease(now_ms, LEASE_MS, room, tuple({*busy, *self._resting}))), Leased)
+        for item in leased.items:
+            for recipient in item.recipients:
+                self._resting.pop(recipient.domain, None)       # the administrator wants it tried now
+        return leased
+
+    async def _pause(self, next_due_ms: int) -> None:
+        """Until the doorbell, the next due time, or the poll."""
+        wait_s = POLL_S
+        if next_due_ms and self._messages < MESSAGES_MAX:
+            wait_s = min(POLL_S, max(0.0, (next_due_ms - self._clock.now_ms()) / 1000))
+        if not self._messages:
+            await self._relay.close_idle()
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._doorbell.wait()
+        except TimeoutError:
+            pass
+
+    # -- one message --
+
+    async def _work(self, item: QueueItem) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for attempt in await self._attempts_for(item):
+                    group.create_task(self._try(attempt))
+        except* StoreUnavailable as error:
+            log.warning("message %d waits for the store: %s", item.id, error.exceptions[0])
+        except* StoreRefused as error:
+            log.error("message %d: the outcome could not be recorded: %s", item.id, error.exceptions[0])
+        except* Exception:      # a bug stops this message only; its lease runs out, and after three of those it is set aside
+            log.exception("message %d trips over a bug", item.id)
+        finally:
+            self._messages -= 1
+            self._doorbell.set()
+
+    async def _attempts_for(self, item: QueueItem) -> list[Attempt]:
+        start_by_ms = self._clock.now_ms() + LEASE_MS - int(ATTEMPT_S * 1000)
+        by_destination: defaultdict[str, list[QueuedRecipient]] = defaultdict(list)
+        hosted: dict[str, bool] = {}
+        for recipient in item.recipients:
+            domain = recipient.domain
+            if domain not in hosted:
+                hosted[domain] = not domain or await self._store.domain(domain) is not None
+            by_destination[LOCAL if hosted[domain] else domain].append(recipient)
+        return [
+            Attempt(item, destination, tuple(recipients[start : start + RECIPIENTS_PER_ATTEMPT]), start_by_ms)
+            for destination, recipients in by_destination.items()
+            for start in range(0, len(recipients), RECIPIENTS_PER_ATTEMPT)
+        ]
+
+    async def _try(self, attempt: Attempt) -> None:
+        destination = attempt.destination
+        self._waiting[destination] += 1
+        try:
+            async with self._lanes[destination]:
+                await self._settle(attempt, await self._outcomes(attempt))
+        except asyncio.CancelledError:
+            await self._give_back(attempt)
+            raise
+        finally:
+            self._waiting[destination] -= 1
+            if not self._waiting[destination]:
+                del self._waiting[destination], self._lanes[destination]
+
+    async def _outcomes(self, attempt: Attempt) -> dict[int, Outcome]:
+        destination = attempt.destination
+        if destination in self._resting and self._resting[destination][0] > self._clock.now_ms():
+            return self._same(attempt, self._resting[destination][1])
+        try:
+            if destination == LOCAL:        # never waits for a slow server elsewhere
+                return await self._local.deliver(attempt.item, attempt.recipients)
+            async with self._attempts, asyncio.timeout(ATTEMPT_S):
+                if self._clock.now_ms() > attempt.start_by_ms:
+                    return self._same(attempt, CROWDED)
+                outcomes = await self._relay.deliver(attempt.item, attempt.recipients)
+        except StoreUnavailable:
+            raise
+        except TimeoutError:
+            return self._same(attempt, Outcome(OutcomeKind.DEFERRED, "4.4.2", "the attempt took too long"))
+        except Exception:
+            log.exception("delivery of message %d to %s failed", attempt.item.id, destination or "our accounts")
+            return self._same(attempt, Outcome(OutcomeKind.DEFERRED, "4.3.0", "temporary failure of this server"))
+        self._note_reachability(destination, outcomes)
+        return outcomes
+
+    async def _give_back(self, attempt: Attempt) -> None:
+        """The runner stops: what was in hand is due at once for the next, instead of when the lease runs out."""
+        now_ms = self._clock.now_ms()
+        outcomes = tuple(RecipientOutcome(one.id, one.last or STOPPED, now_ms) for one in attempt.recipients)
+        try:
+            await self._store.commit(Settle(attempt.item.id, outcomes))
+        except (StoreUnavailable, StoreRefused) as error:
+            log.warning("message %d waits until its lease runs out: %s", attempt.item.id, error)
+
+    @staticmethod
+    def _same(attempt: Attempt, outcome: Outcome) -> dict[int, Outcome]:
+        return {recipient.id: outcome for recipient in attempt.recipients}
+
+    def _note_reachability(self, destination: str, outcomes: dict[int, Outcome]) -> None:
+        """RFC 5321 §4.5.4.1: a host that does not answer is left alone for a while, whoever the mail is from."""
+        unreachable = [one for one in outcomes.values() if one.kind is OutcomeKind.DEFERRED and one.status.startswith("4.4.")]
+        if outcomes and len(unreachable) == len(outcomes):
+            self._resting[destination] = (self._clock.now_ms() + REST_MS, unreachable[0])
+
+    # -- what came of it --
+
+    async def _settle(self, attempt: Attempt, outcomes: dict[int, Outcome]) -> None:
+        now_ms = self._clock.now_ms()
+        settled: list[RecipientOutcome] = []
+        reports: list[Report] = []
+        for recipient in attempt.recipients:
+            outcome = final_outcome(attempt.item, outcomes[recipient.id], now_ms)
+            action = due_report(attempt.item, recipient, outcome, now_ms)
+            if action is not None:
+                reports.append(Report(recipient, outcome, action))
+            due_ms = 0
+            if outcome.kind is OutcomeKind.DEFERRED:
+                due_ms = next_attempt_ms(recipient.attempts + 1, now_ms, self._clock.random_float())
+                due_ms = min(due_ms, max(attempt.item.expires_ms, now_ms))
+            settled.append(RecipientOutcome(recipient.id, outcome, due_ms, action == "delayed"))
+        notices = await self._notifier.notices(attempt.item, reports)
+        await self._store.commit(Settle(attempt.item.id, tuple(settled), notices))
+        if notices:
+            self._doorbell.set()
+        self._tell(attempt, settled)
+
+    def _tell(self, attempt: Attempt, settled: Iterable[RecipientOutcome]) -> None:
+        paths = {recipient.id: recipient.forward_path for recipient in attempt.recipients}
+        for one in settled:
+            outcome = one.outcome
+            self._trace.event(
+                attempt.item.trace_id, str(outcome.kind), recipient=paths[one.recipient_id], status=outcome.status,
+                text=outcome.text, reply=outcome.reply, remote=outcome.remote, next_attempt_ms=one.due_ms,
+            )
+
+
+def final_outcome(item: QueueItem, outcome: Outcome, now_ms: int) -> Outcome:
+    """A deferral of a message whose time is up is a failure, told with the last reason."""
+    if outcome.kind is not OutcomeKind.DEFERRED or now_ms < item.expires_ms:
+        return outcome
+    return Outcome(OutcomeKind.FAILED, "5.4.7", f"given up; last: {outcome.status} {outcome.text}", outcome.reply, outcome.remote)
+
+
+def due_report(item: QueueItem, recipient: QueuedRecipient, outcome: Outcome, now_ms: int) -> Action | None:
+    """What the sender is to be told (RFC 3461 §4.1, §5.2): unless asked otherwise, failures and long delays."""
+    notify = Notify(recipient.notify)
+    if notify & Notify.NEVER:
+        return None
+    match outcome.kind:
+        case OutcomeKind.FAILED:
+            return "failed" if not notify or notify & Notify.FAILURE else None
+        case OutcomeKind.DEFERRED:
+            late = now_ms - item.created_ms >= DELAY_WARNING_MS and not recipient.delay_warned
+            return "delayed" if late and (not notify or notify & Notify.DELAY) else None
+        case OutcomeKind.RELAYED:
+            return "relayed" if notify & Notify.SUCCESS else None
+        case OutcomeKind.DELIVERED:
+            # RFC 3461 §5.2.1: a next hop that keeps DSN promises reports itself.
+            return "delivered" if notify & Notify.SUCCESS and not outcome.remote else None

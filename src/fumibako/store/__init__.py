@@ -1,0 +1,1 @@
+"""Durable state: one contract (base), engines behind it."""

@@ -1,0 +1,145 @@
+"""Does a data directory hold together? Every counter, reference and stored octet, compared with what it is derived from.
+
+Contract: without `repair` nothing of the directory is changed and the server may be up; with it the directory must be
+    free (DIR/LOCK), derived values are made again from the entries and records, and nothing that may be somebody's mail
+    is deleted: a segment file that no row knows is moved to DIR/orphaned.
+Failure: DirectoryInUse; a database that can't be read is a Finding.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from fumibako.store.disk import DiskIO
+from fumibako.store.segment import SegmentReader, segment_numbers, segment_path
+from fumibako.store.sqlite.database import Database, open_reader, open_writer
+from fumibako.store.sqlite.engine import Engine
+from fumibako.store.sqlite.layout import CONTROL, QUEUE, SPOOL, shard_directory
+from fumibako.store.sqlite.rules import CONTROL_RULES, QUEUE_RULES, SHARD_RULES, Rule
+
+ORPHANED = "orphaned"
+_PIECE_OCTETS = 1 << 20
+_EXAMPLES = 20          # of one kind; the count is whole
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """kind: a stable word; place: the file; count: how many rows or files; examples: some of them; repaired: now right."""
+
+    kind: str
+    place: str
+    count: int
+    examples: tuple[str, ...]
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """messages and octets: how much was looked at; findings empty: all is well."""
+
+    messages: int
+    octets: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def sound(self) -> bool:
+        return all(finding.repaired for finding in self.findings)
+
+
+def check(directory: Path, *, repair: bool = False, now_ms: int = 0, disk: DiskIO | None = None) -> Report:
+    """Look at everything; with `repair` mend what is derived. now_ms: what mended messages without entries are kept from."""
+    disk = disk or DiskIO()
+    if repair:
+        # Taking the lock, migrating and cutting orphan tails is what any start does.
+        engine = Engine(directory, disk, now_ms)
+        try:
+            return _Check(directory, disk, True, now_ms).run()
+        finally:
+            engine.close()
+    return _Check(directory, disk, False, now_ms).run()
+
+
+class _Check:
+    def __init__(self, directory: Path, disk: DiskIO, repair: bool, now_ms: int) -> None:
+        self._directory, self._disk, self._repair, self._now_ms = directory, disk, repair, now_ms
+        self._findings: list[Finding] = []
+        self._messages = self._octets = 0
+
+    def run(self) -> Report:
+        shards = [1]
+        if control := self._database(CONTROL, CONTROL_RULES):
+            shards = [row[0] for row in control.rows("SELECT id FROM shard ORDER BY id")]
+            control.close()
+        if queue := self._database(f"{QUEUE}.db", QUEUE_RULES):
+            self._segments(queue, Path(QUEUE))
+            queue.close()
+        for shard_id in shards:
+            name = shard_directory(shard_id)
+            if shard := self._database(f"{name}/mail.db", SHARD_RULES):
+                self._messages += shard.row("SELECT count(*) FROM email")[0]
+                self._segments(shard, Path(name) / "seg")
+                shard.close()
+        self._note("spool files", SPOOL, sorted(self._disk.names(self._directory / SPOOL)), repaired=True)
+        return Report(self._messages, self._octets, tuple(self._findings))
+
+    def _note(self, kind: str, place: str, examples: list[str], *, repaired: bool = False) -> None:
+        if examples:
+            self._findings.append(Finding(kind, place, len(examples), tuple(examples[:_EXAMPLES]), repaired))
+
+    def _database(self, name: str, rules: tuple[Rule, ...]) -> Database | None:
+        """The database, open, once its own pages and our rules are checked; None when it can't be read."""
+        path = self._directory / name
+        try:
+            database = (open_writer if self._repair else open_reader)(path, self._disk.vfs)
+            faults = [row[0] for row in database.rows("PRAGMA integrity_check") if row[0] != "ok"]
+            self._note("damaged database", name, faults)
+            for rule in rules:
+                self._rule(database, name, rule)
+            return database
+        except (apsw.Error, OSError) as error:
+            self._note("unreadable database", name, [str(error)])
+            return None
+
+    def _rule(self, database: Database, name: str, rule: Rule) -> None:
+        wrong = [" ".join(map(str, row)) for row in database.rows(rule.query)]
+        mended = bool(wrong and self._repair and rule.mend)
+        if mended:
+            database.run_named(rule.mend, {"later": self._now_ms + 1})
+            mended = not database.rows(rule.query)
+        self._note(rule.kind, name, wrong, repaired=mended)
+
+    # -- segments --
+
+    def _segments(self, database: Database, place: Path) -> None:
+        directory = self._directory / place
+        files, rows = set(segment_numbers(self._disk, directory)), {row[0] for row in database.rows("SELECT id FROM segment")}
+        reader = SegmentReader(self._disk, directory)
+        self._note("damaged bodies", str(place), list(self._damaged(database, reader)))
+        reader.close()
+        used = {row[0] for row in database.rows("SELECT DISTINCT segment_id FROM blob")}
+        self._note("missing segments", str(place), [str(number) for number in sorted(used - files)])
+        orphans = sorted(files - rows - used)
+        if self._repair:
+            for number in orphans:
+                self._disk.make_directory(self._directory / ORPHANED)
+                name = f"{str(place).replace('/', '-')}-{number:010d}.seg"
+                self._disk.rename(segment_path(directory, number), self._directory / ORPHANED / name)
+        self._note("orphaned segments", str(place), [str(number) for number in orphans], repaired=self._repair)
+
+    def _damaged(self, database: Database, reader: SegmentReader) -> Iterator[str]:
+        for blob, number, offset, size in database.rows("SELECT id, segment_id, offset, size_octets FROM blob ORDER BY id"):
+            try:
+                header, crc32 = reader.header(number, offset), 0
+                for start in range(0, size, _PIECE_OCTETS):
+                    octets = reader.read(number, offset, start, min(size, start + _PIECE_OCTETS))
+                    crc32 = zlib.crc32(octets, crc32)
+                self._octets += size
+                if header.size_octets != size or header.crc32 != crc32:
+                    yield f"{blob}: the octets are not those that were stored"
+            except OSError as error:
+                yield f"{blob}: {error}"

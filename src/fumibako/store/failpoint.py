@@ -1,0 +1,58 @@
+"""Named places where a crash test lets this process die as by kill -9; in production one comparison with "".
+
+Contract: FUMIBAKO_FAILPOINT=name:count kills the process that reaches `name` for the count-th time: SIGKILL to itself, so
+    that no handler, no buffer and no `finally` runs. FAILPOINTS are all names there are, in the order a delivery meets them.
+Failure: ValueError at import for a name that doesn't exist.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+FAILPOINTS = (
+    "spool-synced",         # worker: a large body is on disk, storage does not know of it
+    "batch-begun",          # a transaction is open, nothing is in it
+    "spool-adopted",        # a spooled body has its second name, nothing refers to it
+    "operation-done",       # rows and records are noted, nothing is written
+    "mid-lease",            # recipients are leased, the transaction is open
+    "mid-settle",           # outcomes are recorded, the DSNs they cause are not
+    "segment-written",      # records stand in the segment, not synced
+    "segment-synced",       # records are durable
+    "before-commit",        # so is the directory that names their file
+    "after-commit",         # rows are durable, new files have no name yet, spool files still have theirs
+    "before-answer",        # the batch is durable, nobody was told
+    "half-answered",        # one worker has its answers, the others don't
+    "mid-outbox",           # the queue has the message, the outbox still has it too
+    "segment-unlinked",     # a dead segment's file is gone, its row is not
+    "mid-recovery",         # a segment is cut, not yet marked as cut
+    "recovered",            # everything is open, nothing was served
+)
+
+
+_name, _visits_left = "", 0
+
+
+def arm(text: str) -> None:
+    """text: "name:count", or "" for none."""
+    global _name, _visits_left
+    name, _, count = text.partition(":")
+    if name and name not in FAILPOINTS:
+        raise ValueError(f"FUMIBAKO_FAILPOINT: {name!r} is none of {', '.join(FAILPOINTS)}")
+    _name, _visits_left = name, int(count or 1)
+
+
+def reach(name: str) -> None:
+    """Say that the process is at the place `name`."""
+    if name == _name:
+        _visit()
+
+
+def _visit() -> None:
+    global _visits_left  # noqa: PLW0603 (a process has one life)
+    _visits_left -= 1
+    if _visits_left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+arm(os.environ.get("FUMIBAKO_FAILPOINT", ""))

@@ -1,0 +1,294 @@
+"""The storage process: one blocking select loop that receives operations, executes them in batches and answers.
+
+Contract: DESIGN §4. A worker is a connection of the Unix socket; each request is answered on the connection it came
+    from, after the changes it made were told to every worker that watches the account, and a Revoked to all. What a
+    worker held in Memory is released when its connection ends. The listening socket is handed in and stays the
+    caller's; its file is readable for the server's user only.
+Failure: a connection that breaks the protocol or does not read is dropped. After EngineFailed all connections are
+    closed without answers and `run` returns 70: start again through recovery. SIGTERM (`stop`): what was received is
+    finished and answered, then 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from fumibako.model.change import Change, Notice, Rang, Revoked
+from fumibako.model.frames import (
+    MAX_IN_FLIGHT,
+    PROTOCOL_VERSION,
+    Answer,
+    Closing,
+    Command,
+    Failure,
+    FrameBuffer,
+    FromStorage,
+    Hello,
+    Request,
+    Ringing,
+    Told,
+    format_frame,
+    parse_to_storage,
+)
+from fumibako.model.ops import MemoryOperation, Refused, Result
+from fumibako.store.base import StoreRefused, StoreUnavailable
+from fumibako.store.failpoint import reach
+from fumibako.store.memory import Memory
+from fumibako.store.sqlite.engine import Engine, EngineFailed
+
+_log = logging.getLogger(__name__)
+
+BATCH = 128
+IDLE_S = 5.0                            # between two pieces of housekeeping
+READ_OCTETS = 1 << 20
+UNREAD_OCTETS = 64 * 1024 * 1024        # a worker that lets this much pile up is gone
+DRAIN_S = 2.0
+EX_SOFTWARE = 70
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """holder: its name in Memory; waiting: requests not yet answered."""
+
+    socket: socket.socket
+    holder: int
+    frames: FrameBuffer = field(default_factory=FrameBuffer)
+    unsent: bytearray = field(default_factory=bytearray)
+    waiting: int = 0
+    greeted: bool = False
+    events: int = selectors.EVENT_READ
+
+
+def serve_storage(
+    directory: Path, listener: socket.socket, now_ms: Callable[[], int], ready: Callable[[], None] = lambda: None
+) -> int:
+    """What the storage process does from beginning to end; the exit status. The listener may have peers waiting already.
+
+    ready: called once the store is open, recovery done.
+    """
+    server = StorageServer(Engine(directory, now_ms=now_ms()), listener, now_ms)
+    ready()
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)    # the terminal's ^C is the supervisor's business
+    return server.run()
+
+
+class StorageServer:
+    """engine: closed when `run` returns."""
+
+    def __init__(self, engine: Engine, listener: socket.socket, now_ms: Callable[[], int]) -> None:
+        self._engine, self._listener, self._now_ms = engine, listener, now_ms
+        self._memory = Memory(engine.uid_next)
+        self._connections: dict[int, _Connection] = {}
+        self._holders = count(1)
+        self._requests: deque[tuple[_Connection, Request]] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From a signal handler or another thread."""
+        self._stopping = True
+        try:
+            self._wake_writer.send(b"x")
+        except OSError:
+            pass    # it is on its way out already
+
+    def run(self) -> int:
+        for one in (self._listener, self._wake_reader):
+            one.setblocking(False)
+            self._selector.register(one, selectors.EVENT_READ, None)
+        try:
+            while not (self._stopping and not self._requests):
+                self._turn()
+            self._drain()
+            return 0
+        except EngineFailed as error:
+            _log.critical("the store stops: %s", error)
+            self._engine.give_up()
+            return EX_SOFTWARE
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        ready = self._selector.select(0 if self._requests else IDLE_S)
+        for key, events in ready:
+            if key.data is not None:
+                self._serve(key.data, events)
+            elif key.fileobj is self._listener:
+                self._accept()
+            else:
+                self._wake_reader.recv(64)
+        if self._requests:
+            self._work()
+        elif not ready:
+            self._engine.housekeep(self._now_ms())
+
+    # -- connections --
+
+    def _accept(self) -> None:
+        try:
+            peer, _ = self._listener.accept()
+        except OSError:
+            return      # it went away, or descriptors are short: the next turn tries again
+        peer.setblocking(False)
+        connection = _Connection(peer, next(self._holders))
+        self._connections[connection.holder] = connection
+        self._selector.register(peer, selectors.EVENT_READ, connection)
+        self._send(connection, Hello())
+        self._flush(connection)
+
+    def _serve(self, connection: _Connection, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._flush(connection)
+        if events & selectors.EVENT_READ and connection.holder in self._connections:
+            self._receive(connection)
+
+    def _receive(self, connection: _Connection) -> None:
+        try:
+            octets = connection.socket.recv(READ_OCTETS)
+            if not octets:
+                self._drop(connection)
+                return
+            for frame in connection.frames.feed(octets):
+                self._take(connection, frame)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError) as error:
+            _log.warning("worker %d is dropped: %s", connection.holder, error)
+            self._drop(connection)
+
+    def _take(self, connection: _Connection, octets: bytes) -> None:
+        frame = parse_to_storage(octets)
+        match frame:
+            case Request() if connection.greeted:
+                connection.waiting += 1
+                self._requests.append((connection, frame))
+                self._set_events(connection)
+            case Hello(version=version) if not connection.greeted and version == PROTOCOL_VERSION:
+                connection.greeted = True
+            case _:
+                raise ValueError(f"unexpected {frame!r:.200}")
+
+    def _set_events(self, connection: _Connection) -> None:
+        """A worker keeps to MAX_IN_FLIGHT; one that doesn't is not read until its answers are out."""
+        if connection.holder not in self._connections:
+            return
+        events = selectors.EVENT_READ if connection.waiting <= 2 * MAX_IN_FLIGHT else 0
+        events |= selectors.EVENT_WRITE if connection.unsent else 0
+        if events != connection.events:
+            if not connection.events:
+                self._selector.register(connection.socket, events, connection)
+            elif not events:
+                self._selector.unregister(connection.socket)
+            else:
+                self._selector.modify(connection.socket, events, connection)
+            connection.events = events
+
+    def _send(self, connection: _Connection, frame: FromStorage) -> None:
+        self._send_octets(connection, format_frame(frame))
+
+    def _send_octets(self, connection: _Connection, octets: bytes) -> None:
+        if connection.holder in self._connections:
+            connection.unsent += octets
+            if len(connection.unsent) > UNREAD_OCTETS:
+                _log.warning("worker %d does not read its answers and is dropped", connection.holder)
+                self._drop(connection)
+
+    def _flush(self, connection: _Connection) -> None:
+        try:
+            while connection.unsent:
+                del connection.unsent[:connection.socket.send(connection.unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(connection)
+        self._set_events(connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        if self._connections.pop(connection.holder, None):
+            if connection.events:
+                self._selector.unregister(connection.socket)
+            connection.socket.close()
+            self._memory.release(connection.holder)
+
+    # -- operations --
+
+    def _work(self) -> None:
+        """One batch. What lives in memory comes after what is durable: a Ping is answered last."""
+        batch = [self._requests.popleft() for _ in range(min(BATCH, len(self._requests)))]
+        durable = [(connection, request) for connection, request in batch if not isinstance(request.operation, MemoryOperation)]
+        if durable:
+            operations: list[Command] = [request.operation for _, request in durable]
+            outcomes = self._engine.execute(operations, self._now_ms())
+            reach("before-answer")
+            for (connection, request), (result, notices) in zip(durable, outcomes, strict=True):
+                for notice in notices:
+                    self._tell(notice)
+                self._answer(connection, request, result)
+        for connection, request in batch:
+            # What a connection that is gone asks for would be held for ever.
+            if isinstance(request.operation, MemoryOperation) and connection.holder in self._connections:
+                self._answer(connection, request, self._remember(request.operation, connection))
+        for connection in list(self._connections.values()):
+            if connection.unsent:
+                self._flush(connection)
+                reach("half-answered")
+
+    def _remember(self, operation: MemoryOperation, connection: _Connection) -> Result:
+        try:
+            return self._memory.execute(operation, connection.holder)
+        except StoreRefused as refused:
+            return Refused(refused.refusal, refused.detail)
+
+    def _tell(self, notice: Notice) -> None:
+        match notice:
+            case Change(account_id=account_id):
+                self._tell_some(self._memory.watchers(account_id), Told(notice))
+            case Rang():
+                self._tell_some(self._memory.queue_watchers, Ringing(notice))
+            case Revoked():
+                octets = format_frame(Closing(notice))
+                for connection in list(self._connections.values()):
+                    self._send_octets(connection, octets)
+                    self._flush(connection)     # the others close their sessions before the command's answer is sent
+
+    def _tell_some(self, holders: Collection[int], frame: FromStorage) -> None:
+        if holders:
+            octets = format_frame(frame)
+            for holder in list(holders):
+                self._send_octets(self._connections[holder], octets)
+
+    def _answer(self, connection: _Connection, request: Request, result: Result | StoreUnavailable) -> None:
+        connection.waiting -= 1
+        if isinstance(result, StoreUnavailable):
+            self._send(connection, Failure(request.id, str(result)))
+        else:
+            self._send(connection, Answer(request.id, result))
+
+    # -- the end --
+
+    def _drain(self) -> None:
+        """Send what is still unsent, for as long as somebody reads."""
+        for connection in list(self._connections.values()):
+            connection.socket.settimeout(DRAIN_S)
+            try:
+                connection.socket.sendall(connection.unsent)
+            except OSError:
+                pass    # it is gone; nobody is told anything wrong
+
+    def _close(self) -> None:
+        for connection in list(self._connections.values()):
+            self._drop(connection)
+        self._selector.close()
+        self._wake_reader.close()
+        self._wake_writer.close()
+        self._engine.close()

@@ -1,0 +1,64 @@
+"""The tables of each database file, as numbered steps that are applied once and never edited.
+
+Contract: a step's SHA-256 is kept with it; user_version is the number of the last step.
+Failure: SchemaError in plain words where the file was written by a newer program or by altered steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+
+from fumibako.store.sqlite.database import Database
+
+_MIGRATION = "CREATE TABLE migration(number INTEGER PRIMARY KEY, checksum TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT"
+
+
+class SchemaError(Exception):
+    """The database does not fit this program."""
+
+
+def steps(kind: str) -> list[tuple[int, str]]:
+    """kind: "control", "queue" or "mail"; (number, SQL) in order."""
+    found = []
+    for file in resources.files(__name__).iterdir():
+        name, _, number = file.name.removesuffix(".sql").rpartition("-")
+        if name == kind and file.name.endswith(".sql"):
+            found.append((int(number), file.read_text("utf-8")))
+    return sorted(found)
+
+
+def migrate(database: Database, kind: str, now_ms: int) -> None:
+    """Bring a database to the newest step, each step in a transaction of its own."""
+    known = steps(kind)
+    version: int = database.row("PRAGMA user_version")[0]
+    if version > known[-1][0]:
+        raise SchemaError(f"{database.path} was written by a newer Fumibako (schema {version}, this one knows "
+                          f"{known[-1][0]}); going back is not possible: install the newer version again or restore a backup")
+    if version:
+        _verify(database, known[:version])
+    for number, sql in known[version:]:
+        database.run("BEGIN IMMEDIATE")
+        try:
+            if number == 1:
+                database.run(_MIGRATION)
+            database.script(sql)
+            database.run("INSERT INTO migration VALUES(?, ?, ?)", number, _checksum(sql), now_ms)
+            database.run(f"PRAGMA user_version = {number}")
+            database.run("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.run("ROLLBACK")
+            raise
+
+
+def _verify(database: Database, applied: list[tuple[int, str]]) -> None:
+    checksums = dict(database.rows("SELECT number, checksum FROM migration"))
+    for number, sql in applied:
+        if checksums.get(number) != _checksum(sql):
+            raise SchemaError(f"step {number} of {database.path} is not the one this Fumibako knows: "
+                              "it was written by another build; use that one, or restore a backup")
+
+
+def _checksum(sql: str) -> str:
+    return hashlib.sha256(sql.encode()).hexdigest()

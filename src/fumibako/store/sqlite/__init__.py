@@ -1,0 +1,1 @@
+"""The engine on SQLite and segment files: one writer, many read-only readers."""

@@ -1,0 +1,79 @@
+"""What must hold in the databases, as queries for the rows where it doesn't.
+
+Contract: a query names each wrong row by its key; `mend` makes derived values right again and changes nothing else.
+"""
+
+# ruff: noqa: S608 - what is put into the text of a statement is always a constant of ours
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """kind: a stable word; mend: "" where nothing can be derived. It may use :later, a time in ms."""
+
+    kind: str
+    query: str
+    mend: str = ""
+
+
+_ENTRIES = "FROM entry e JOIN email m ON m.account_id = e.account_id AND m.id = e.email_id WHERE e.account_id"
+_COUNTED = ("(SELECT count(*), coalesce(sum(e.flags & 1 = 0), 0), coalesce(sum(e.flags & 8 = 8), 0), "
+            f"coalesce(sum(m.size_octets), 0) {_ENTRIES} = mailbox.account_id AND e.mailbox_id = mailbox.id)")
+_CHARGED = f"(SELECT coalesce(sum(m.size_octets), 0), count(*) {_ENTRIES} = account.id)"
+_MAX_UID = "(SELECT coalesce(max(uid), 0) FROM entry e WHERE e.account_id = mailbox.account_id AND e.mailbox_id = mailbox.id)"
+_MAX_MODSEQ = "(SELECT coalesce(max(modseq), 0) FROM entry e WHERE e.account_id = account.id)"
+# Joined, not asked row by row: nothing indexes entry by email or email by blob.
+_WRONGLY_HELD = ("SELECT email.account_id, email.id, coalesce(n, 0) AS n FROM email LEFT JOIN "
+                 "(SELECT account_id, email_id, count(*) AS n FROM entry GROUP BY account_id, email_id) AS held "
+                 "ON held.account_id = email.account_id AND held.email_id = email.id "
+                 "WHERE entries <> coalesce(n, 0) OR (entries = 0) <> (purge_after_ms > 0)")
+
+
+def _wrong_refs(holders: str) -> str:
+    return (f"SELECT blob.id, coalesce(n, 0) AS n FROM blob LEFT JOIN (SELECT blob_id, count(*) AS n FROM ({holders}) "
+            "GROUP BY blob_id) AS held ON held.blob_id = blob.id WHERE refs <> coalesce(n, 0)")
+
+
+_SHARD_REFS = _wrong_refs("SELECT blob_id FROM email UNION ALL SELECT blob_id FROM outbox")
+_QUEUE_REFS = _wrong_refs("SELECT blob_id FROM q_message")
+_MEND_REFS = "UPDATE blob SET refs = wrong.n FROM ({}) AS wrong WHERE wrong.id = blob.id"
+
+SHARD_RULES = (
+    Rule("mailbox counters", f"SELECT account_id, id FROM mailbox WHERE (total, unseen, deleted, size_octets) <> {_COUNTED}",
+         f"UPDATE mailbox SET (total, unseen, deleted, size_octets) = {_COUNTED}"),
+    Rule("uid_next", f"SELECT account_id, id FROM mailbox WHERE uid_next <= {_MAX_UID}",
+         f"UPDATE mailbox SET uid_next = {_MAX_UID} + 1 WHERE uid_next <= {_MAX_UID}"),
+    Rule("quota", f"SELECT id FROM account WHERE (used_octets, messages) <> {_CHARGED}",
+         f"UPDATE account SET (used_octets, messages) = {_CHARGED}"),
+    Rule("modseq", f"SELECT id FROM account WHERE modseq < {_MAX_MODSEQ}",
+         f"UPDATE account SET modseq = {_MAX_MODSEQ} WHERE modseq < {_MAX_MODSEQ}"),
+    Rule("entry counts", _WRONGLY_HELD,
+         "UPDATE email SET entries = wrong.n, purge_after_ms = CASE WHEN wrong.n > 0 THEN 0 ELSE max(purge_after_ms, :later) END "
+         f"FROM ({_WRONGLY_HELD}) AS wrong WHERE wrong.account_id = email.account_id AND wrong.id = email.id"),
+    Rule("entries without message", "SELECT e.account_id, e.mailbox_id, e.uid FROM entry e LEFT JOIN email m "
+         "ON m.account_id = e.account_id AND m.id = e.email_id WHERE m.id IS NULL"),
+    Rule("entries without mailbox", "SELECT e.account_id, e.mailbox_id, e.uid FROM entry e LEFT JOIN mailbox b "
+         "ON b.account_id = e.account_id AND b.id = e.mailbox_id WHERE b.id IS NULL"),
+    Rule("messages without blob",
+         "SELECT account_id, email.id FROM email LEFT JOIN blob ON blob.id = blob_id WHERE blob.id IS NULL"),
+    Rule("same EMAILID twice", "SELECT account_id, hex(guid) FROM email GROUP BY account_id, guid HAVING count(*) > 1"),
+    Rule("blob references", _SHARD_REFS, _MEND_REFS.format(_SHARD_REFS)),
+    Rule("caches without blob", "SELECT blob_id FROM email_cache WHERE blob_id NOT IN (SELECT id FROM blob)",
+         "DELETE FROM email_cache WHERE blob_id NOT IN (SELECT id FROM blob)"),
+)
+QUEUE_RULES = (
+    Rule("recipients without message", "SELECT id FROM q_recipient WHERE message_id NOT IN (SELECT id FROM q_message)"),
+    Rule("messages without recipient", "SELECT id FROM q_message WHERE id NOT IN (SELECT message_id FROM q_recipient)"),
+    Rule("messages without blob", "SELECT id FROM q_message WHERE blob_id NOT IN (SELECT id FROM blob)"),
+    Rule("blob references", _QUEUE_REFS, _MEND_REFS.format(_QUEUE_REFS)),
+)
+CONTROL_RULES = (
+    Rule("accounts without domain", "SELECT address FROM principal WHERE domain_id NOT IN (SELECT id FROM domain)"),
+    Rule("aliases without domain", "SELECT address_key FROM alias WHERE domain_id NOT IN (SELECT id FROM domain)"),
+    Rule("accounts without shard", "SELECT address FROM principal WHERE shard NOT IN (SELECT id FROM shard)"),
+    Rule("address is account and alias",
+         "SELECT address_key FROM alias WHERE address_key IN (SELECT address_key FROM principal)"),
+)

@@ -1,0 +1,56 @@
+"""One database with its segments as the writer sees it: the place where an operation is executed.
+
+Contract: an operation's function gets the Unit, the operation and the time, changes rows through it and returns its
+    result and what is to be told. It raises StoreRefused to say no; the engine then undoes everything it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from fumibako.model.change import Notice
+from fumibako.model.ops import Body, Refused, Result
+from fumibako.store.segment import BlobId, SegmentWriter
+from fumibako.store.sqlite.database import Database
+
+Executed = tuple[Result, tuple[Notice, ...]]
+
+pack = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(slots=True)
+class Unit:
+    """name: as in messages to the administrator; segments: None for control.db; active: a transaction is open;
+    members: indexes of the operations in it; failed: what every further operation of this batch
+    gets; tidied: the account that housekeeping saw last."""
+
+    name: str
+    database: Database
+    segments: SegmentWriter | None = None
+    active: bool = False
+    members: list[int] = field(default_factory=list)
+    failed: Refused | None = None
+    tidied: int = 0
+
+
+def add_blob(unit: Unit, body: Body, trace_id: bytes, owners: Sequence[int], refs: int) -> BlobId:
+    """Note the body's record and write its row."""
+    assert unit.segments is not None
+    blob = unit.segments.append(body, trace_id, owners)
+    unit.database.run("INSERT INTO blob VALUES(?, ?, ?, ?, ?)", blob, blob >> 32, blob & 0xFFFFFFFF, body.size_octets, refs)
+    return blob
+
+
+def release_blob(database: Database, blob: int) -> bool:
+    """One reference less; True when it was the last one and the row is gone."""
+    database.run("UPDATE blob SET refs = refs - 1 WHERE id = ?", blob)
+    database.run("DELETE FROM blob WHERE id = ? AND refs <= 0", blob)
+    return database.changes > 0
+
+
+def json_list(numbers: Iterable[int]) -> str:
+    """Integers for json_each(?)."""
+    return "[" + ",".join(map(str, numbers)) + "]"

@@ -1,0 +1,131 @@
+"""The supervisor: order of start and stop, restart of the dead, an end when a role cannot start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from fumibako.app.supervisor import Role, Supervisor
+
+
+def in_child(supervise: Callable[[], int]) -> int:
+    """Run a supervisor in a process of its own (it owns signals); returns its exit code."""
+    process = os.fork()
+    if process == 0:
+        code = 99
+        try:
+            code = supervise()
+        finally:
+            os._exit(code)
+    watchdog = threading.Timer(20, lambda: os.kill(process, signal.SIGKILL))
+    watchdog.start()
+    _, status = os.waitpid(process, 0)
+    watchdog.cancel()
+    return os.waitstatus_to_exitcode(status)
+
+
+def note(log: Path, line: str) -> None:
+    with log.open("a") as file:
+        file.write(line + "\n")
+
+
+def staying(log: Path, name: str) -> Role:
+    def run(ready: Callable[[], None]) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        note(log, f"start {name}")
+        ready()
+        signal.sigwait({signal.SIGTERM})
+        note(log, f"stop {name}")
+        return 0
+    return Role(name, run)
+
+
+def test_roles_start_in_order_and_the_first_stops_last(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def supervise() -> int:
+        supervisor = Supervisor([staying(log, "storage"), staying(log, "worker")])
+        return supervisor.run(lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+    assert in_child(supervise) == 0
+    assert log.read_text().split("\n")[:4] == ["start storage", "start worker", "stop worker", "stop storage"]
+
+
+def test_a_role_that_dies_is_started_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def dying(ready: Callable[[], None]) -> int:
+        note(log, "life")
+        if log.read_text().count("life") == 3:
+            os.kill(os.getppid(), signal.SIGTERM)
+        ready()
+        return 70
+
+    def supervise() -> int:
+        return Supervisor([staying(log, "storage"), Role("worker", dying)]).run(lambda: None)
+
+    assert in_child(supervise) == 0
+    assert log.read_text().count("life") >= 3
+
+
+def test_a_role_that_cannot_start_ends_everything(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def supervise() -> int:
+        return Supervisor([staying(log, "storage"), Role("worker", lambda ready: 1)]).run(lambda: note(log, "ready"))
+
+    assert in_child(supervise) == 1
+    assert log.read_text().split("\n")[:2] == ["start storage", "stop storage"]
+
+
+def test_bug_a_reload_killed_the_roles_that_have_nothing_to_reload(tmp_path: Path) -> None:
+    """SIGHUP is passed on to every role; storage and jobs died of it, and every session with them."""
+    log = tmp_path / "log"
+
+    def reload_then_stop() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def supervise() -> int:
+        return Supervisor([staying(log, "storage")]).run(reload_then_stop)
+
+    assert in_child(supervise) == 0
+    assert log.read_text().split("\n")[:2] == ["start storage", "stop storage"]
+
+
+def test_bug_a_death_told_while_another_role_starts_is_not_forgotten(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def short(ready: Callable[[], None]) -> int:
+        note(log, "life")
+        ready()
+        if log.read_text().count("life") == 2:
+            os.kill(os.getppid(), signal.SIGTERM)
+        return 70
+
+    def slow(ready: Callable[[], None]) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        # Ready only once the role before it is dead, so that the supervisor hears of the death while it waits for this one.
+        supervisor = os.getppid()
+        while any(state(child) != "Z" for child in children(supervisor) if child != os.getpid()):
+            os.sched_yield()
+        ready()
+        signal.sigwait({signal.SIGTERM})
+        return 0
+
+    def supervise() -> int:
+        return Supervisor([Role("short", short), Role("slow", slow)]).run(lambda: None)
+
+    assert in_child(supervise) == 0
+    assert log.read_text().count("life") == 2
+
+
+def children(process: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def state(process: int) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]

@@ -1,0 +1,87 @@
+"""At each named place, at its first three visits: what was answered is there, the rest is whole or absent, nothing is loose."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fumibako.store import failpoint
+from fumibako.store.disk import DiskIO
+from fumibako.store.failpoint import FAILPOINTS
+from tests.crash import story
+
+pytestmark = pytest.mark.crash
+
+SOURCE = Path(failpoint.__file__).parent
+# These lie in the storage process's own loop; rounds of tools/prove.py go there.
+OF_THE_PROCESS = ("before-answer", "half-answered")
+Template = tuple[Path, list[story.Picture]]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """A store before the story, and what it looks like before it and after each step."""
+    directory = tmp_path_factory.mktemp("story")
+    story.make(directory / "data")
+    return directory / "data", story.pictures(directory / "told")
+
+
+def told_by_child(work: Callable[[Callable[[], object]], None], armed: str) -> tuple[int, bool]:
+    """Runs `work` in a process of its own that dies at the failpoint: how often it called back, and whether it died."""
+    read_fd, write_fd = os.pipe()
+    child = os.fork()
+    if child == 0:
+        failpoint.arm(armed)
+        try:
+            work(lambda: os.write(write_fd, b"."))
+            os._exit(0)
+        finally:
+            os._exit(99)
+    os.close(write_fd)
+    with os.fdopen(read_fd, "rb") as answers:
+        count = len(answers.read())
+    status = os.waitpid(child, 0)[1]
+    assert os.waitstatus_to_exitcode(status) in (0, -9), status
+    return count, os.WIFSIGNALED(status)
+
+
+def whole_story(directory: Path, answered: Callable[[], object]) -> None:
+    """The story, three weeks, and a second start."""
+    teller = story.Teller(directory, DiskIO())
+    for step in teller.steps():
+        assert teller.tell(step)
+        answered()
+    teller.tidy()
+    answered()
+    teller.engine.close()
+    story.Teller(directory, DiskIO()).engine.close()
+
+
+@pytest.mark.parametrize("visit", [1, 2, 3])
+@pytest.mark.parametrize("name", [name for name in FAILPOINTS if name not in OF_THE_PROCESS])
+def test_a_process_that_dies_there(name: str, visit: int, tmp_path: Path, template: Template) -> None:
+    data, before = template
+    directory = tmp_path / "data"
+    shutil.copytree(data, directory)
+    answered, died = told_by_child(lambda tell: whole_story(directory, tell), f"{name}:{visit}")
+    assert died or visit > 1, f"{name} is never reached"
+    story.Teller(directory, DiskIO()).engine.close()        # recovery, as by the next start
+    assert not story.faults(directory)
+    if answered < len(before) - 1:
+        assert story.is_after(directory, before, answered)
+
+
+def test_every_failpoint_stands_in_the_source_once() -> None:
+    places = [name for path in SOURCE.rglob("*.py") for name in re.findall(r'reach\("([a-z-]+)"\)', path.read_text())]
+    assert sorted(places) == sorted(FAILPOINTS)
+
+
+def test_an_unknown_failpoint_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'after-lunch' is none of spool-synced, "):
+        failpoint.arm("after-lunch:1")
+    assert failpoint._name == ""

@@ -1,0 +1,180 @@
+"""What the zones of hosted domains hold, and that they follow the directory."""
+
+import asyncio
+
+import dns.message
+import dns.zone
+import pytest
+
+from fumibako.model.account import Domain
+from fumibako.model.ids import DomainId
+from fumibako.proto.dns.records import Record
+from fumibako.services import StoreUnavailable
+from fumibako.services.zones import Listening, NotHosted, ZoneFacts, Zones, zone_records
+from tests.support.clock import FakeClock
+
+ALL_ON = tuple(Listening(name, port) for name, port in [
+    ("smtp", 25), ("submission", 587), ("submissions", 465), ("imap", 143), ("imaps", 993), ("pop3", 110), ("pop3s", 995),
+])
+FACTS = ZoneFacts("mail.example.jp", ("192.0.2.25", "2001:db8::25"), ALL_ON)
+
+
+def domain(name, modseq=7):
+    return Domain(DomainId(1), name, modseq)
+
+
+def published(facts, name, children=()):
+    records = [one.record for one in zone_records(facts, domain(name), children)]
+    return {(record.owner, record.rrtype, record.data) for record in records}
+
+
+def test_the_home_domain_holds_everything():
+    assert published(FACTS, "example.jp") == {
+        ("example.jp", "SOA", "mail.example.jp. hostmaster.example.jp. 7 3600 900 1209600 300"),
+        ("example.jp", "NS", "mail.example.jp."),
+        ("example.jp", "MX", "10 mail.example.jp."),
+        ("example.jp", "TXT", '"v=spf1 mx -all"'),
+        ("mail.example.jp", "A", "192.0.2.25"),
+        ("mail.example.jp", "AAAA", "2001:db8::25"),
+        ("mail.example.jp", "TXT", '"v=spf1 a -all"'),
+        ("_submissions._tcp.example.jp", "SRV", "0 1 465 mail.example.jp."),
+        ("_submission._tcp.example.jp", "SRV", "10 1 587 mail.example.jp."),
+        ("_imaps._tcp.example.jp", "SRV", "0 1 993 mail.example.jp."),
+        ("_imap._tcp.example.jp", "SRV", "10 1 143 mail.example.jp."),
+        ("_pop3s._tcp.example.jp", "SRV", "20 1 995 mail.example.jp."),
+        ("_pop3._tcp.example.jp", "SRV", "30 1 110 mail.example.jp."),
+    }
+
+
+def test_another_domain_points_at_the_host_without_its_addresses():
+    found = published(FACTS, "other.jp")
+    assert ("other.jp", "MX", "10 mail.example.jp.") in found
+    assert not any(rrtype in {"A", "AAAA"} for _, rrtype, _ in found)
+    assert sum(rrtype == "TXT" for _, rrtype, _ in found) == 1
+
+
+def test_listeners_that_are_off_are_denied():
+    facts = ZoneFacts("mail.example.jp", ("192.0.2.25",), (Listening("imaps", 1993),))
+    found = published(facts, "example.jp")
+    assert ("_imaps._tcp.example.jp", "SRV", "0 1 1993 mail.example.jp.") in found
+    for name in ("imap", "pop3", "pop3s", "submission", "submissions"):
+        assert (f"_{name}._tcp.example.jp", "SRV", "0 0 0 .") in found
+    assert not any(rrtype == "MX" for _, rrtype, _ in found)
+    assert ("example.jp", "TXT", '"v=spf1 a:mail.example.jp -all"') in found
+
+
+def test_a_smarthost_may_send_too():
+    facts = ZoneFacts("mail.example.jp", (), ALL_ON, smarthost="smtp.isp.example")
+    assert ("example.jp", "TXT", '"v=spf1 mx a:smtp.isp.example ~all"') in published(facts, "example.jp")
+
+
+def test_the_host_may_be_the_domain_itself():
+    facts = ZoneFacts("example.jp", ("192.0.2.25",), ALL_ON)
+    found = published(facts, "example.jp")
+    assert ("example.jp", "A", "192.0.2.25") in found
+    assert [data for _, rrtype, data in found if rrtype == "TXT"] == ['"v=spf1 mx -all"']
+
+
+def test_a_hosted_child_is_delegated_with_glue():
+    found = published(FACTS, "jp", ("example.jp", "sub.example.jp"))
+    assert ("example.jp", "NS", "mail.example.jp.") in found
+    assert ("sub.example.jp", "NS", "mail.example.jp.") not in found
+    assert ("mail.example.jp", "A", "192.0.2.25") in found
+    assert ("mail.example.jp", "TXT", '"v=spf1 a -all"') not in found
+
+
+class Directory:
+    def __init__(self, *domains):
+        self.domains, self.reads, self.away = list(domains), 0, False
+
+    async def __call__(self):
+        self.reads += 1
+        if self.away:
+            raise StoreUnavailable("restarting")
+        return self.domains
+
+
+def ask(zones, name, rrtype):
+    return dns.message.from_wire(zones.answerer.respond(dns.message.make_query(name, rrtype).to_wire(), udp=True))
+
+
+async def test_zones_follow_the_directory():
+    directory = Directory()
+    zones = Zones(FACTS, directory, FakeClock())
+    await zones.refresh()
+    assert ask(zones, "example.jp", "MX").rcode() == dns.rcode.REFUSED
+    directory.domains = [domain("example.jp", 3)]
+    await zones.refresh()
+    assert ask(zones, "example.jp", "SOA").answer[0][0].serial == 3
+    answerer = zones.answerer
+    await zones.refresh()
+    assert zones.answerer is answerer       # nothing changed: ready answers stay
+    directory.domains = [domain("example.jp", 2**32 + 9)]
+    await zones.refresh()
+    assert ask(zones, "example.jp", "SOA").answer[0][0].serial == 9
+    directory.domains, directory.away = [], True
+    await zones.refresh()
+    assert ask(zones, "example.jp", "SOA").answer       # the store is away: what was true stays
+    directory.away = False
+    await zones.refresh()
+    assert ask(zones, "example.jp", "SOA").rcode() == dns.rcode.REFUSED
+
+
+async def test_run_looks_every_second():
+    directory, clock = Directory(), FakeClock()
+    task = asyncio.create_task(Zones(FACTS, directory, clock).run())
+    for reads in (1, 2, 3):
+        while clock.next_wake_s is None:
+            await asyncio.sleep(0)
+        assert (directory.reads, clock.next_wake_s) == (reads, 1.0)
+        clock.advance(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_further_records_stand_beside_or_in_place_of_ours():
+    async def further(name):
+        return [
+            Record("example.jp", 60, "MX", "5 mx.provider.example."),
+            Record("example.jp", 60, "TXT", '"v=spf1 include:provider.example -all"'),
+            Record("example.jp", 60, "TXT", '"verification=1"'),
+            Record("k1._domainkey.example.jp", 60, "TXT", '"v=DKIM1; p=abc"'),
+            Record("www.example.jp", 60, "A", "192.0.2.80"),
+        ]
+
+    zones = Zones(FACTS, Directory(domain("example.jp")), FakeClock(), further)
+    await zones.refresh()
+    assert [rdata.to_text() for rdata in ask(zones, "example.jp", "MX").answer[0]] == ["5 mx.provider.example."]
+    texts = {rdata.to_text() for rdata in ask(zones, "example.jp", "TXT").answer[0]}
+    assert texts == {'"v=spf1 include:provider.example -all"', '"verification=1"'}
+    assert ask(zones, "www.example.jp", "A").answer and ask(zones, "k1._domainkey.example.jp", "TXT").answer
+
+
+async def test_records_that_make_no_zone_leave_the_last_good_one(caplog):
+    extra = []
+
+    async def further(name):
+        return extra if name == "example.jp" else []
+
+    directory = Directory(domain("example.jp", 1), domain("other.jp", 1))
+    zones = Zones(FACTS, directory, FakeClock(), further)
+    await zones.refresh()
+    extra.append(Record("mail.example.jp", 60, "CNAME", "a.example."))
+    directory.domains = [domain("example.jp", 2), domain("other.jp", 2)]
+    await zones.refresh()
+    assert ask(zones, "example.jp", "SOA").answer[0][0].serial == 1
+    assert ask(zones, "other.jp", "SOA").answer[0][0].serial == 2
+    assert "CNAME beside other records" in caplog.text
+
+
+async def test_zone_text_is_a_master_file():
+    zones = Zones(FACTS, Directory(domain("xn--r8jz45g.jp"), domain("example.jp")), FakeClock())
+    text = await zones.zone_text("example.jp")
+    parsed = dns.zone.from_text(text, "example.jp.", relativize=False)
+    assert len(list(parsed.iterate_rdatas())) == 13
+    assert "; mail for the domain goes to this server\nexample.jp. 3600 IN MX 10 mail.example.jp.\n" in text
+    assert (await zones.records("例え.jp"))[0].record.owner == "xn--r8jz45g.jp"
+    assert all(one.why for one in await zones.records("example.jp"))
+    with pytest.raises(NotHosted):
+        await zones.records("elsewhere.example")

@@ -1,0 +1,107 @@
+"""`check` finds what is wrong and, asked to, mends what is derived."""
+
+from pathlib import Path
+
+import pytest
+
+from fumibako.model.ops import Copy, Expunge, OpenAccount
+from fumibako.store.check import check
+from fumibako.store.sqlite.database import open_writer
+from fumibako.store.sqlite.engine import DirectoryInUse, Engine
+from tests.contract.building import NOW_MS
+from tests.contract.test_queue import mail
+from tests.store.sqlite.test_engine import ALICE, BOB, delivery, opened
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    engine = opened(tmp_path / "data")
+    engine.execute([delivery(1, ALICE, BOB), delivery(2), mail(3), Copy(ALICE, 1, (1,), 6), OpenAccount(BOB)], NOW_MS)
+    engine.execute([Expunge(ALICE, 1, (2,), only_deleted=False)], NOW_MS)
+    engine.close()
+    return tmp_path / "data"
+
+
+def spoil(directory: Path, name: str, *statements: str) -> None:
+    database = open_writer(directory / name)
+    for sql in statements:
+        database.run(sql)
+    database.close()
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    files = [path for path in directory.rglob("*") if path.is_file() and path.suffix not in (".db-shm", ".db-wal")]
+    return {str(path): path.read_bytes() for path in files}
+
+
+def test_a_sound_directory(directory: Path) -> None:
+    report = check(directory)
+    assert report.findings == () and report.sound and report.messages == 3 and report.octets > 0
+
+
+@pytest.mark.parametrize(("kind", "sql"), [
+    ("mailbox counters", "UPDATE mailbox SET unseen = unseen + 1 WHERE name = 'INBOX'"),
+    ("uid_next", "UPDATE mailbox SET uid_next = 1 WHERE total > 0"),
+    ("quota", "UPDATE account SET used_octets = 1"),
+    ("modseq", "UPDATE account SET modseq = 0"),
+    ("entry counts", "UPDATE email SET entries = 7"),
+    ("entry counts", "UPDATE email SET purge_after_ms = 0"),
+    ("blob references", "UPDATE blob SET refs = refs + 1"),
+    ("caches without blob", "INSERT INTO email_cache VALUES(77, x'00')"),
+])
+def test_derived_values_are_mended(directory: Path, kind: str, sql: str) -> None:
+    spoil(directory, "shard-001/mail.db", sql)
+    before = tree(directory)
+    report = check(directory)
+    finding, = report.findings
+    assert (finding.kind, finding.place, finding.repaired) == (kind, "shard-001/mail.db", False)
+    assert not report.sound and tree(directory) == before
+    mended = check(directory, repair=True, now_ms=NOW_MS)
+    assert mended.sound and [finding.kind for finding in mended.findings] == [kind]
+    assert check(directory).findings == ()
+
+
+@pytest.mark.parametrize(("name", "kind", "sql"), [
+    ("shard-001/mail.db", "entries without message", "DELETE FROM email WHERE account_id = 2"),
+    ("shard-001/mail.db", "entries without mailbox", "UPDATE entry SET mailbox_id = 77 WHERE account_id = 2"),
+    ("shard-001/mail.db", "same EMAILID twice", "UPDATE email SET guid = x'00'"),
+    ("queue.db", "messages without recipient", "DELETE FROM q_recipient"),
+    ("queue.db", "recipients without message", "DELETE FROM q_message"),
+    ("control.db", "accounts without domain", "DELETE FROM domain"),
+])
+def test_what_cannot_be_derived_is_reported(directory: Path, name: str, kind: str, sql: str) -> None:
+    spoil(directory, name, sql)
+    assert kind in {finding.kind for finding in check(directory).findings if finding.place == name}
+    assert not check(directory, repair=True, now_ms=NOW_MS).sound
+
+
+def test_damaged_octets_are_named(directory: Path) -> None:
+    segment = directory / "shard-001" / "seg" / "0000000001.seg"
+    octets = bytearray(segment.read_bytes())
+    octets[octets.index(b"Hello.")] ^= 1
+    segment.write_bytes(octets)
+    finding, = check(directory).findings
+    assert (finding.kind, finding.count) == ("damaged bodies", 1) and "not those" in finding.examples[0]
+
+
+def test_missing_and_orphaned_segments(directory: Path) -> None:
+    seg = directory / "shard-001" / "seg"
+    (seg / "0000000001.seg").rename(seg / "0000000009.seg")
+    assert [finding.kind for finding in check(directory).findings] == ["damaged bodies", "missing segments", "orphaned segments"]
+    check(directory, repair=True, now_ms=NOW_MS)
+    assert (directory / "orphaned" / "shard-001-seg-0000000009.seg").exists()
+
+
+def test_an_unreadable_database_is_a_finding(directory: Path) -> None:
+    (directory / "queue.db").write_bytes(b"not a database" * 1000)
+    for suffix in ("-wal", "-shm"):
+        (directory / f"queue.db{suffix}").unlink(missing_ok=True)
+    assert [(finding.kind, finding.place) for finding in check(directory).findings] == [("unreadable database", "queue.db")]
+
+
+def test_repair_needs_the_lock_and_looking_does_not(directory: Path) -> None:
+    engine = Engine(directory, now_ms=NOW_MS)
+    assert check(directory).sound
+    with pytest.raises(DirectoryInUse):
+        check(directory, repair=True)
+    engine.close()

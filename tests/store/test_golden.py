@@ -1,0 +1,47 @@
+"""Data directories of every release open, are sound, and hold what they held; a newer one is refused in plain words."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import apsw
+import pytest
+
+from fumibako.store.check import check
+from fumibako.store.schema import SchemaError
+from fumibako.store.sqlite.engine import Engine
+from tools.golden import GOLDEN, picture_of
+
+ARCHIVES = sorted(GOLDEN.glob("*.tar.gz"))
+
+
+def unpacked(archive: Path, place: Path) -> Path:
+    with tarfile.open(archive) as tar:
+        tar.extractall(place, filter="data")
+    return place / "data"
+
+
+def test_there_is_one() -> None:
+    assert ARCHIVES and all(archive.stat().st_size <= 500_000 for archive in ARCHIVES)
+
+
+@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda archive: archive.name)
+async def test_it_holds_what_it_held(archive: Path, tmp_path: Path) -> None:
+    directory = unpacked(archive, tmp_path)
+    told = json.loads(archive.with_name(archive.name.removesuffix(".tar.gz") + ".json").read_text("utf-8"))
+    found = json.loads(json.dumps(await picture_of(directory)))
+    assert found.keys() == told.keys()
+    for key, value in told.items():
+        assert found[key] == value, key
+    report = check(directory)
+    assert not report.findings and report.messages > 10
+
+
+@pytest.mark.parametrize("name", ["control.db", "queue.db", "shard-001/mail.db"])
+def test_a_newer_one_is_refused_in_plain_words(tmp_path: Path, name: str) -> None:
+    directory = unpacked(ARCHIVES[-1], tmp_path)
+    database = apsw.Connection(str(directory / name))
+    database.execute("PRAGMA user_version = 999")
+    database.close()
+    with pytest.raises(SchemaError, match=r"written by a newer Fumibako .*install the newer version again or restore a backup"):
+        Engine(directory)

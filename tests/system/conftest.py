@@ -1,0 +1,48 @@
+"""Real processes: one server and one little internet for each run of system tests, both made when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.internet import Internet, little_internet
+from tests.support.server import AS_ROOT, LiveServer, Place, claimed_network, live_server, needs
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[str]:
+    """The first three numbers of our own /24 of loopback."""
+    with claimed_network() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def house(network: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """mail.example.jp with alice, bob and carol, for tests that leave it as they found it but for mail."""
+    directory = tmp_path_factory.mktemp("house") / "data"
+    with live_server(directory, Place(f"{network}.1"), accounts=("alice", "bob", "carol")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def internet() -> Iterator[Internet]:
+    """DNS, and a neighbour domain."""
+    if not AS_ROOT:
+        pytest.skip("needs root")
+    needs("nsd", "unbound", "postfix", "dovecot")
+    with little_internet() as found:
+        yield found
+
+
+@pytest.fixture
+def place(network: str) -> Place:
+    """An address for a server of the test's own."""
+    return Place(f"{network}.9")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, place: Place) -> LiveServer:
+    """A data directory that is not made yet."""
+    return LiveServer(tmp_path / "data", place)
