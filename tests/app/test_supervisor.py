@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fumibako.app.supervisor import Role, Supervisor
+from fumibako.net.clock import Clock
 
 
 def in_child(supervise: Callable[[], int]) -> int:
@@ -71,6 +73,31 @@ def test_a_role_that_dies_is_started_again(tmp_path: Path) -> None:
     assert log.read_text().count("life") >= 3
 
 
+def test_a_role_that_was_ready_and_died_before_anybody_looked_is_started_again(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    class LateClock(Clock):
+        """Looks away until a child is dead."""
+
+        def monotonic_s(self) -> float:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            return super().monotonic_s()
+
+    def brief(ready: Callable[[], None]) -> int:
+        note(log, "life")
+        if log.read_text().count("life") == 2:
+            os.kill(os.getppid(), signal.SIGTERM)
+        ready()
+        return 70
+
+    def supervise() -> int:
+        return Supervisor([Role("brief", brief)], LateClock()).run(lambda: note(log, "all ready"))
+
+    assert in_child(supervise) == 0
+    assert log.read_text().split("\n")[:3] == ["life", "all ready", "life"]
+
+
 def test_a_role_that_cannot_start_ends_everything(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
@@ -96,36 +123,29 @@ def test_bug_a_reload_killed_the_roles_that_have_nothing_to_reload(tmp_path: Pat
     assert log.read_text().split("\n")[:2] == ["start storage", "stop storage"]
 
 
-def test_bug_a_death_told_while_another_role_starts_is_not_forgotten(tmp_path: Path) -> None:
+def test_bug_a_role_that_dies_while_another_starts_is_started_again_at_once(tmp_path: Path) -> None:
+    """A worker waits for storage; storage that died meanwhile was left dead until the worker gave up, and all with it."""
     log = tmp_path / "log"
 
-    def short(ready: Callable[[], None]) -> int:
+    def storage(ready: Callable[[], None]) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         note(log, "life")
         ready()
-        if log.read_text().count("life") == 2:
-            os.kill(os.getppid(), signal.SIGTERM)
-        return 70
+        if log.read_text().count("life") == 1:
+            return 70
+        signal.sigwait({signal.SIGTERM})
+        return 0
 
-    def slow(ready: Callable[[], None]) -> int:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        # Ready only once the role before it is dead, so that the supervisor hears of the death while it waits for this one.
-        supervisor = os.getppid()
-        while any(state(child) != "Z" for child in children(supervisor) if child != os.getpid()):
+    def worker(ready: Callable[[], None]) -> int:
+        while log.read_text().count("life") < 2:
             os.sched_yield()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         ready()
         signal.sigwait({signal.SIGTERM})
         return 0
 
     def supervise() -> int:
-        return Supervisor([Role("short", short), Role("slow", slow)]).run(lambda: None)
+        return Supervisor([Role("storage", storage), Role("worker", worker)]).run(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
     assert in_child(supervise) == 0
     assert log.read_text().count("life") == 2
-
-
-def children(process: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def state(process: int) -> str:
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]

@@ -61,15 +61,27 @@ class Campaign:
         failpoint = how.removeprefix("failpoint ") if how.startswith("failpoint ") else ""
         before = len(self.ledger.entries), self.ledger.acknowledged, sum(mover.commands for mover in self.movers.values())
         if failpoint:
-            await asyncio.to_thread(self.machine.kill_all)
-        if self.machine.process is None:
-            await asyncio.to_thread(self.machine.start, failpoint)
+            how = await self._start_with(result, failpoint)
+        elif self.machine.process is None:
+            await asyncio.to_thread(self.machine.start)
         await self._work(result, how)
         await self._compare(result, afresh)
         result.attempted = len(self.ledger.entries) - before[0]
         result.acknowledged = self.ledger.acknowledged - before[1]
         result.changes = sum(mover.commands for mover in self.movers.values()) - before[2]
         return result
+
+    async def _start_with(self, result: Round, failpoint: str) -> str:
+        """How it is to die then: a failpoint that the start itself reaches has done its work already."""
+        await asyncio.to_thread(self.machine.kill_all)
+        try:
+            await asyncio.to_thread(self.machine.start, failpoint, (), BACK_S)
+        except AssertionError:
+            result.reached = True
+            await asyncio.to_thread(self.machine.kill_all)
+            await asyncio.to_thread(self.machine.start, "", (), BACK_S)
+            return "all"
+        return result.how
 
     async def _work(self, result: Round, how: str) -> None:
         up, now = asyncio.Event(), asyncio.Event()

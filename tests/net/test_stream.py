@@ -102,6 +102,42 @@ def test_read_deadline(run):
     assert run(with_server(session, client)) == b"too slow"
 
 
+def test_an_interrupted_read_times_out_at_once_and_the_next_one_waits_anew(run):
+    async def session(stream):
+        asyncio.get_running_loop().call_soon(stream.interrupt)
+        with pytest.raises(TimeoutError):
+            await stream.read(timeout_s=60)
+        stream.interrupt()      # nobody waits: nothing happens
+        await stream.write(b"now")
+        assert await stream.read(timeout_s=60) == b"later"
+        await stream.write(b"done")
+
+    async def client(endpoint):
+        stream = await open_stream(endpoint, 5)
+        assert await stream.read(5) == b"now"
+        await stream.write(b"later")
+        assert await stream.read(5) == b"done"
+        stream.close()
+
+    run(with_server(session, client))
+
+
+def test_a_shorter_deadline_overtakes_a_longer_one(run):
+    async def session(stream):
+        await stream.read(timeout_s=60)
+        with pytest.raises(TimeoutError):
+            await stream.read(timeout_s=0)
+        await stream.write(b"cut")
+
+    async def client(endpoint):
+        stream = await open_stream(endpoint, 5)
+        await stream.write(b"x")
+        assert await stream.read(5) == b"cut"
+        stream.close()
+
+    run(with_server(session, client))
+
+
 def test_a_reader_that_stops_is_cut_off_and_little_is_buffered(run):
     outcome = []
 

@@ -1,4 +1,4 @@
-"""Disks for tests: one that counts what is made durable, one on which a chosen call fails."""
+"""Disks for tests: one that counts what is written and made durable, one on which a chosen call fails."""
 
 import errno
 from collections import Counter
@@ -18,6 +18,10 @@ class _CountingFile(apsw.VFSFile):
         self.counts["database sync"] += 1
         super().xSync(flags)
 
+    def xWrite(self, data: bytes, offset: int) -> None:
+        self.counts["database octets"] += len(data)
+        super().xWrite(data, offset)
+
 
 class _CountingVFS(apsw.VFS):
     def __init__(self, name: str, counts: Counter[str]) -> None:
@@ -36,6 +40,7 @@ class CountingDisk(DiskIO):
 
     def pwrite(self, descriptor: int, octets: bytes | memoryview, offset: int) -> None:
         self.counts["write"] += 1
+        self.counts["segment octets"] += len(octets)
         super().pwrite(descriptor, octets, offset)
 
     def fdatasync(self, descriptor: int) -> None:

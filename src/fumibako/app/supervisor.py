@@ -60,10 +60,11 @@ class Supervisor:
     def run(self, announce: Callable[[], None]) -> int:
         """Start everything, call announce(), and stay until SIGTERM or SIGINT."""
         self._catch_signals()
-        self._children = [_Child(role) for role in self.roles]
-        for child in self._children:
+        for role in self.roles:
+            child = _Child(role)
+            self._children.append(child)
             self._start(child)
-            if not self._wait_ready(child):
+            if not self._became_ready(child):
                 self._stop_all()
                 return 0 if self._stopped() else 1
         announce()
@@ -122,15 +123,11 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(code)
 
-    def _wait_ready(self, child: _Child) -> bool:
-        while not self._stopped():
-            readable, _, _ = select.select([child.ready_fd, self._signals_fd], [], [])
-            if self._signals_fd in readable:
-                self._read_signals()
-            if child.ready_fd in readable:
-                self._note_ready(child)
-                return child.was_ready
-        return False
+    def _became_ready(self, child: _Child) -> bool:
+        """While it starts, those before it are started again where they die: it may be waiting for one of them."""
+        while child.ready_fd >= 0 and not self._stopped():
+            self._tick()
+        return child.was_ready
 
     def _note_ready(self, child: _Child) -> None:
         child.was_ready = os.read(child.ready_fd, 1) != b""
@@ -141,7 +138,6 @@ class Supervisor:
 
     def _tick(self) -> bool:
         """Wait for the next thing to do and do it; True when it is time to stop."""
-        # First, not after the wait: a death may have been told while another role was waited for.
         self._reap()
         now = self.clock.monotonic_s()
         dead = [child for child in self._children if not child.process]
@@ -173,8 +169,7 @@ class Supervisor:
                   child.role.name, child.process, lived_s, child.pause_s)
         child.process = 0
         if child.ready_fd >= 0:
-            os.close(child.ready_fd)
-            child.ready_fd = -1
+            self._note_ready(child)     # it may have been ready and died before anybody looked
 
     def _tell(self, number: int) -> None:
         for child in self._children:

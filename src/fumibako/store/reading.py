@@ -8,6 +8,7 @@ Failure: that of store.sqlite.reader.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Sequence
 
@@ -27,7 +28,7 @@ from fumibako.store.sqlite.layout import SPOOL
 from fumibako.store.sqlite.reader import Reader
 
 
-class ReadingStore:
+class ReadingStore(ABC):
     """A store without its way to commit: `_commit` is what the two kinds differ in."""
 
     def __init__(self, reader: Reader, disk: DiskIO, offload: Offload) -> None:
@@ -36,8 +37,9 @@ class ReadingStore:
         self._reserve_octets = reserve_octets(disk, reader.directory)
         self._listeners: list[Listener] = []
 
+    @abstractmethod
     async def _commit(self, operation: Command) -> Result:
-        raise NotImplementedError
+        """Have the operation done; StoreRefused and StoreUnavailable as `commit` promises."""
 
     async def commit(self, operation: Operation) -> Result:
         return await self._commit(operation)

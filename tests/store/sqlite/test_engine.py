@@ -170,6 +170,24 @@ def test_statements_and_b_trees_of_a_delivery(engine: Engine) -> None:
     assert sum(sql.startswith("INSERT OR IGNORE INTO thread_ref") for sql in statements) == 2
 
 
+def test_octets_of_a_delivery(tmp_path: Path) -> None:
+    """A fan-out stores its body once; alone a delivery rewrites a page of each of its tables, in a batch they share them."""
+    disk = CountingDisk()
+    engine = opened(tmp_path / "data", disk)
+    engine.execute([delivery(1, ALICE, BOB)], NOW_MS)
+
+    def cost(batch: list[Deliver]) -> Counter[str]:
+        disk.counts.clear()
+        assert all(isinstance(result, Delivered) for result, _ in engine.execute(batch, NOW_MS))
+        return Counter(disk.counts)
+
+    alone, fan_out = cost([delivery(2)]), cost([delivery(3, ALICE, BOB)])
+    assert alone["segment octets"] == fan_out["segment octets"] == HEADER_OCTETS + len(MESSAGE)
+    assert alone["database octets"] <= 20 * 4120
+    assert cost([delivery(100 + place) for place in range(64)])["database octets"] / 64 <= alone["database octets"] / 8
+    engine.close()
+
+
 # -- faults --
 
 
