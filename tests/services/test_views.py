@@ -11,7 +11,7 @@ import pytest
 
 from fumibako.model.change import Arrived, FlagsChanged
 from fumibako.model.mailbox import Flag
-from fumibako.model.ops import Append, Appended, Expunge, FlagMode, SetFlags, Watch
+from fumibako.model.ops import Append, Appended, Expunge, FlagMode, Ping, SetFlags, Watch
 from fumibako.model.view import View
 from fumibako.proto.message.cache import pack_index
 from fumibako.proto.message.index import Indexer
@@ -171,6 +171,34 @@ async def test_changes_while_a_view_is_loading_are_not_lost(house: House, monkey
     monkeypatch.setattr(house.store, "view", slow)
     tracker = await stay.track(inbox.id)
     assert tracker is not None and list(tracker.view.uids) == [1]
+
+
+async def test_a_change_on_its_way_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker's delivery was answered; its change waits in this worker's socket until storage answers something."""
+    account = await house.account()
+    stay = await house.mailboxes.views.enter(account.id, lambda: None)
+    inbox = (await house.store.mailboxes(account.id))[0]
+    tracker = await stay.track(inbox.id)
+    assert tracker is not None
+    commit, tell, on_their_way, pings = house.store.commit, house.store._tell, [], 0
+
+    async def answered(operation):
+        nonlocal pings
+        if isinstance(operation, Ping):
+            pings += 1
+            while on_their_way:
+                tell(on_their_way.pop(0))
+        return await commit(operation)
+
+    monkeypatch.setattr(house.store, "commit", answered)
+    monkeypatch.setattr(house.store, "_tell", on_their_way.append)
+    await append(house, inbox.id)
+    assert not tracker.has_news
+    await stay.catch_up()
+    assert tracker.take(expunge=False).exists == 1
+    before = pings
+    await stay.catch_up()
+    assert pings == before      # nothing new: one row was read
 
 
 def test_closing_stops_listening() -> None:

@@ -81,6 +81,10 @@ class Visit:
         """bit -> name; grows while the visit lasts."""
         return self._stay.keywords
 
+    async def catch_up(self) -> None:
+        """The selected mailboxes show all that anybody has been told is done."""
+        await self._stay.catch_up()
+
     # -- mailboxes --
 
     async def mailboxes(self) -> list[Mailbox]:

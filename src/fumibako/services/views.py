@@ -165,6 +165,7 @@ class AccountViews:
     stays: list[Stay] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     watched: bool = False
+    modseq: int = 0             # every change up to this one has been applied
     loading: dict[MailboxId, list[Change]] = field(default_factory=dict)
 
 
@@ -188,6 +189,10 @@ class Stay:
 
     def untrack(self, mailbox_id: MailboxId, tracker: Tracker) -> None:
         self._views.untrack(self.account, mailbox_id, tracker)
+
+    async def catch_up(self) -> None:
+        """What anybody has been told is done, in this process or another, is in the views now."""
+        await self._views.catch_up(self.account)
 
     async def end(self) -> None:
         await self._views.leave(self)
@@ -236,6 +241,13 @@ class Views:
                 pass        # the watches of a lost connection ended with it
             if not account.stays:
                 self._accounts.pop(account.account_id, None)
+
+    async def catch_up(self, account: AccountViews) -> None:
+        """A change that is committed may still be on its way here: then an answer from storage comes after it."""
+        modseq = await self._store.modseq(account.account_id)
+        if modseq > account.modseq:
+            await self._store.commit(Ping())
+            account.modseq = max(account.modseq, modseq)
 
     async def track(self, account: AccountViews, mailbox_id: MailboxId, wake: Callable[[], None]) -> Tracker | None:
         """A session looks at the mailbox from now on; None when the mailbox is gone."""
@@ -296,6 +308,7 @@ class Views:
                 stay.wake()
             return
         account.keywords.update(change.keywords)
+        account.modseq = max(account.modseq, change.modseq)
         for mailbox_id in _touched(change):
             if (live := account.live.get(mailbox_id)) is not None:
                 _apply(live, mailbox_id, change)

@@ -180,6 +180,11 @@ class Conversation:
     def has_news(self) -> bool:
         return self.selection is not None and self.selection.has_news
 
+    async def catch_up(self) -> None:
+        """Before a command looks at the selected mailbox: what another session was told is done is seen by it."""
+        if self.selection is not None:
+            await self.visit.catch_up()
+
     async def synchronize(self, *, expunge: bool) -> None:
         """Tells the client what has changed in the selected mailbox since it was told last."""
         selection = self.selection

@@ -153,12 +153,14 @@ class Session:
 
     async def _ordinary(self, command: c.Command) -> None:
         auth.notice_condstore(self._talk, command)
+        await self._talk.catch_up()
         if isinstance(command, _TAKES_UIDS) and command.uid:
             await self._talk.synchronize(expunge=False)     # it reaches what has arrived: the client hears of that first
         if not self.core.closed:
             await self._finish(COMMANDS[type(command)](self._talk, command), expunge=may_tell_expunge(command))
 
     async def _begin_idle(self) -> None:
+        await self._talk.catch_up()
         await self._talk.synchronize(expunge=True)
         if not self.core.closed:
             self.core.continue_("idling")

@@ -17,6 +17,7 @@ from email.message import EmailMessage
 from typing import Literal
 
 from fumibako.faces.cli.demonstration.clients import ImapClient, imap_client, smtp_client
+from fumibako.faces.cli.demonstration.failed import Failed
 from fumibako.faces.cli.demonstration.journey import BOB, newest_uid
 from fumibako.faces.cli.demonstration.screen import Screen
 from fumibako.faces.cli.demonstration.world import World
@@ -71,7 +72,8 @@ async def decoding(screen: Screen, world: World) -> None:
     login, place = world.b.login(BOB), world.b.endpoint("imaps")
     async with imap_client(place, login) as (inbox, _), smtp_client(world.b.endpoint("smtp"), "old.example") as sender:
         for case in CASES:
-            await sender.send("someone@old.example", BOB, message_of(case))
+            if not (reply := await sender.send("someone@old.example", BOB, message_of(case))).is_positive:
+                raise Failed(str(reply))
             await inbox.command("NOOP")
             uid = await newest_uid(inbox)
             octets = await inbox.octets(uid)
