@@ -16,8 +16,8 @@ mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Cod
 started=$(date +%s)
 
 cleanup() {
-    umount -R "$system/dev" "$system/proc" 2>/dev/null || true
-    if grep -q " $system/" /proc/self/mounts; then echo "still mounted, left alone: $system" >&2; else rm -rf "$system"; fi
+    umount -R "$system" 2>/dev/null || true
+    if grep -q " $system[ /]" /proc/self/mounts; then echo "still mounted, left alone: $system" >&2; else rm -rf "$system"; fi
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
@@ -36,6 +36,7 @@ step() {
 step "debootstrap, minbase, bookworm"
 debootstrap --variant=minbase bookworm "$system" "$mirror" >"$system.log" 2>&1 || { tail -n 20 "$system.log" >&2; exit 1; }
 rm -f "$system.log"
+mount --bind "$system" "$system"        # as on a real machine its / is a mount, whose propagation the tests change
 mount -t proc proc "$system/proc"
 mount --rbind /dev "$system/dev"
 git clone -q --bare . "$system/srv/fumibako.git"
