@@ -14,6 +14,7 @@ import json
 import platform
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -98,7 +99,7 @@ def summary(rounds: list[Round], arguments: argparse.Namespace, took_s: float) -
     faults = [(str(fault), what) for one in rounds for fault, what in one.verdicts.faults]
     recoveries = sorted(one.recovery_s for one in rounds if one.recovery_s)
     return {
-        "date": datetime.now(UTC).date().isoformat(), "system": f"{platform.system()} {platform.release()}",
+        "date": datetime.now(UTC).date().isoformat(), "commit": commit(), "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(), "seed": arguments.seed, "took_s": round(took_s),
         "rounds": len(rounds), "failpoints_reached": sum(one.reached for one in rounds),
         "attempted": sum(one.attempted for one in rounds),
@@ -107,6 +108,13 @@ def summary(rounds: list[Round], arguments: argparse.Namespace, took_s: float) -
         "recovery_median_s": round(recoveries[len(recoveries) // 2], 2) if recoveries else 0.0,
         "recovery_worst_s": round(recoveries[-1], 2) if recoveries else 0.0,
     }
+
+
+def commit() -> str:
+    """What was proved; "+" after it: and something that is not committed."""
+    asked = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def section(found: dict[str, Any]) -> str:
@@ -124,7 +132,8 @@ def section(found: dict[str, Any]) -> str:
         ("from start to \"ready\" after a kill", f"median {found['recovery_median_s']} s, worst {found['recovery_worst_s']} s"),
     ]
     table = "".join(f"| {name} | {value} |\n" for name, value in rows)
-    return (f"{found['date']}, {found['system']}, Python {found['python']}, seed {found['seed']}, {found['took_s']:,} s.\n\n"
+    return (f"{found['date']}, commit {found['commit']}, {found['system']}, Python {found['python']}, seed {found['seed']}, "
+            f"{found['took_s']:,} s.\n\n"
             f"| | |\n| --- | ---: |\n{table}\n")
 
 

@@ -253,7 +253,7 @@ class Views:
         """A session looks at the mailbox from now on; None when the mailbox is gone."""
         async with account.lock:
             live = account.live.get(mailbox_id)
-            if live is None or not await self._agrees(account.account_id, mailbox_id, live):
+            if live is None or not await self._agrees(account, mailbox_id, live):
                 if (fresh := await self._load(account, mailbox_id)) is None:
                     return None
                 live = account.live[mailbox_id] = fresh
@@ -281,17 +281,17 @@ class Views:
                 _apply(live, mailbox_id, change)
         return live
 
-    async def _agrees(self, account_id: AccountId, mailbox_id: MailboxId, live: LiveView) -> bool:
+    async def _agrees(self, account: AccountViews, mailbox_id: MailboxId, live: LiveView) -> bool:
         """Compares count, next uid and modseq with the mailbox row (DESIGN §3); True also while changes keep coming."""
         for _ in range(_CHECK_TRIES):
             applied = live.applied
-            row = next((row for row in await self._store.mailboxes(account_id) if row.id == mailbox_id), None)
-            await self._store.commit(Ping())    # every change committed before the row was read is here now
+            row = next((row for row in await self._store.mailboxes(account.account_id) if row.id == mailbox_id), None)
+            await self.catch_up(account)
             if live.applied != applied:
                 continue
             if row is not None and _matches(row, live.view):
                 return True
-            _log.error("view of mailbox %d of account %d differs from its row: loaded again", mailbox_id, account_id)
+            _log.error("view of mailbox %d of account %d differs from its row: loaded again", mailbox_id, account.account_id)
             live.give_up()
             return False
         return True
