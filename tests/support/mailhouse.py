@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fumibako.faces.serve import run_session
 from fumibako.faces.smtp import Role, Services, SmtpConfig, open_session
 from fumibako.model.account import Account, PasswordRecord
 from fumibako.model.envelope import Envelope, Peer, Recipient
@@ -27,6 +26,7 @@ from fumibako.services.submit import Submitter
 from fumibako.store.local import LocalStore
 from fumibako.store.sqlite.engine import create
 from tests.support.clock import FakeClock
+from tests.support.served import run_served
 from tests.support.streams import stream_pair
 from tests.support.target import RecordingTarget, RecordingTrace
 
@@ -115,8 +115,7 @@ class MailHouse:
         config = SmtpConfig(HOSTNAME, role, tls, allow_plaintext)
 
         async def serve(stream: Stream) -> None:
-            await run_session(await open_session(config, self.services, stream), stream, self.stopping)
-            stream.close()
+            await run_served(await open_session(config, self.services, stream), stream, self.stopping)
 
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             client = SmtpClient(ends[0])

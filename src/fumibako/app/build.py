@@ -61,7 +61,7 @@ def build_parts(config: Config, store: Store, clock: Clock, offload: Offload) ->
         mailboxes=Mailboxes(store, clock),
         receiver=Receiver(house),
         submitter=Submitter(house),
-        zones=build_zones(config, store, clock),
+        zones=build_zones(config, store),
     )
 
 
@@ -70,8 +70,8 @@ def server_tls(config: Config) -> ServerTls:
     return ServerTls([read_pair(str(config.tls.certificate), str(config.tls.key))])
 
 
-def build_zones(config: Config, store: Store, clock: Clock) -> Zones:
-    return Zones(zone_facts(config), store.domains, clock)
+def build_zones(config: Config, store: Store) -> Zones:
+    return Zones(zone_facts(config), store)
 
 
 def build_survey(config: Config, zones: Zones, clock: Clock) -> Survey:

@@ -91,7 +91,7 @@ class House:
         self._need_made(directory)
         offload = Offload()
         async with self._open_store(directory, offload) as (store, running):
-            zones = build_zones(config, store, self._clock)
+            zones = build_zones(config, store)
             yield Desk(build_admin(store, self._clock, offload), zones, build_survey(config, zones, self._clock), running)
         offload.close()
 

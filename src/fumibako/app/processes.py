@@ -26,17 +26,17 @@ from fumibako.faces.opening import Door, open_imap, open_pop3, refuse_imap, refu
 from fumibako.faces.pop3 import Pop3Services
 from fumibako.faces.serve import Session, run_session
 from fumibako.net.clock import Clock
-from fumibako.net.listen import Caps, Refuse, serve
+from fumibako.net.listen import Caps, Refuse, serve, within
 from fumibako.net.offload import Offload
 from fumibako.net.stream import Stream
 from fumibako.net.tls import TlsFileError, read_pair
+from fumibako.proto.dns.answer import Answerer
+from fumibako.services.following import Following
 from fumibako.services.policy import Policy
-from fumibako.store.base import StoreUnavailable
 
 Sockets = Mapping[str, list[socket]]        # listener name ("dns-udp" for datagrams) -> this worker's own sockets
 Ready = Callable[[], None]
 OpenSession = Callable[[Stream], Awaitable[Session]]
-SETTINGS_S = 1.0        # between looks at the settings that connections are held to
 
 log = logging.getLogger("fumibako")
 
@@ -56,44 +56,43 @@ class Worker:
     def __init__(self, parts: Parts, sockets: Sockets) -> None:
         self._parts, self._sockets = parts, sockets
         self._stopping = asyncio.Event()
-        self._caps = Caps()
+        self._caps = Following("the limits", parts.store.directory_version, self._read_caps, Caps())
 
     async def run(self, ready: Ready, *, with_jobs: bool) -> int:
         """Serve until SIGTERM. with_jobs: also do what else the jobs process does (workers = 0)."""
         parts = self._parts
         _on_signals(self._stopping, parts)
         await parts.zones.refresh()
-        await self._read_caps()
+        await self._caps.refresh()
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(parts.zones.run()), background.create_task(self._keep_caps())]
-            if with_jobs:
-                tasks.append(background.create_task(build_queue_runner(parts).run()))
+            jobs = background.create_task(build_queue_runner(parts).run()) if with_jobs else None
             async with asyncio.TaskGroup() as listeners:
                 for name, opened in self._sockets.items():
                     if not name.startswith("dns"):
                         listeners.create_task(self._serve(name, opened))
                 if "dns" in self._sockets:
-                    face = DnsFace(lambda: parts.zones.answerer, parts.clock)
+                    face = DnsFace(self._answerer, parts.clock, lambda host: within(host, self._caps.value.exempt))
                     listeners.create_task(face.run(self._sockets["dns-udp"], self._sockets["dns"], self._stopping))
                 ready()
                 await self._stopping.wait()
-            for task in tasks:
-                task.cancel()
+            if jobs is not None:
+                jobs.cancel()
         return 0
 
-    async def _read_caps(self) -> None:
+    def _answerer(self) -> Answerer | Awaitable[Answerer]:
+        """The zones of now, and with them the networks of now that are exempt from the rate limit."""
+        found = self._parts.zones.current()
+        return found if isinstance(found, Answerer) else self._answerer_later(found)
+
+    async def _answerer_later(self, found: Awaitable[Answerer]) -> Answerer:
+        answerer = await found
+        await self._caps.refresh()      # after the zones: whoever finds those new finds the networks no older
+        return answerer
+
+    async def _read_caps(self) -> Caps:
         policy = Policy(await self._parts.store.settings())
         per_address = policy.number("limits.connections_per_address")
-        self._caps = Caps(policy.number("limits.connections"), per_address, policy.networks("limits.exempt"))
-
-    async def _keep_caps(self) -> None:
-        """A changed setting holds within a second."""
-        while True:
-            await self._parts.clock.sleep(SETTINGS_S)
-            try:
-                await self._read_caps()
-            except StoreUnavailable:
-                pass        # what was in force stays in force
+        return Caps(policy.number("limits.connections"), per_address, policy.networks("limits.exempt"))
 
     async def _serve(self, name: str, opened: list[socket]) -> None:
         service = self._service(name)
@@ -102,7 +101,8 @@ class Worker:
             await run_session(await service.open(stream), stream, self._stopping)
 
         context = self._parts.tls.context(name) if service.implicit_tls else None
-        await serve(opened, session, tls_context=context, caps=lambda: self._caps, stopping=self._stopping, refuse=service.refuse)
+        await serve(opened, session, tls_context=context, caps=self._caps.current, stopping=self._stopping,
+                    refuse=service.refuse)
 
     def _service(self, name: str) -> _Service:
         parts, implicit_tls = self._parts, name in ("submissions", "imaps", "pop3s")

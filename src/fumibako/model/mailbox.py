@@ -32,7 +32,7 @@ SYSTEM_FLAGS: dict[str, int] = {
 FIRST_KEYWORD_BIT = 5
 KEYWORD_BITS = 58
 
-# Made with the account; (name, special_use).
+# Made when the account is first used; (name, special_use).
 DEFAULT_MAILBOXES: tuple[tuple[str, str], ...] = (
     (INBOX, ""), ("Drafts", "\\Drafts"), ("Sent", "\\Sent"), ("Junk", "\\Junk"),
     ("Trash", "\\Trash"), ("Archive", "\\Archive"),

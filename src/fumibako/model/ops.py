@@ -190,16 +190,22 @@ class Lease(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class RecipientOutcome(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """due_ms: the next attempt of a deferred recipient; delay_warned: a delay DSN goes along."""
+    """attempts: how many came before this one; due_ms: the next one of a deferred recipient; delay_warned: a delay DSN goes
+    along."""
 
     recipient_id: int
+    attempts: int
     outcome: Outcome
     due_ms: int = 0
     delay_warned: bool = False
 
 
 class Settle(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Record the outcomes of one attempt and enqueue what they cause (DSNs), in one transaction."""
+    """Record the outcomes of one attempt and enqueue what they cause (DSNs), in one transaction.
+
+    Keyed: an outcome counts where its recipient is open and, if it is a deferral, has been tried `attempts` times. A Settle
+    that is sent again changes nothing, and one that records no outcome causes no DSN either.
+    """
 
     queue_id: QueueId
     outcomes: tuple[RecipientOutcome, ...]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from fumibako.model.account import Account, AccountStatus, Alias, Domain, PasswordRecord, Setting
 from fumibako.model.address import address_key, domain_of, split_address
-from fumibako.model.ids import QueueId
-from fumibako.model.mailbox import Mailbox, Quota
+from fumibako.model.ids import AccountId, MailboxId, ModSeq, QueueId
+from fumibako.model.mailbox import DEFAULT_MAILBOXES, INBOX, Mailbox, Quota
 from fumibako.model.ops import (
     AccountMade,
     AddAccount,
@@ -71,9 +71,12 @@ class AdminError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AccountDetail:
+    """opened False: nobody has logged in and no mail has come, so that `mailboxes` are those that will be made then."""
+
     account: Account
     quota: Quota
     mailboxes: list[Mailbox]
+    opened: bool = True
 
 
 def domain_name(text: str) -> str:
@@ -148,8 +151,9 @@ class Admin:
     async def account(self, text: str) -> AccountDetail:
         found = await self._account(text)
         mailboxes = await self._store.mailboxes(found.id)
-        quota = await self._store.quota(found.id) if mailboxes else Quota(0, found.quota_limit_octets, 0)
-        return AccountDetail(found, quota, mailboxes)
+        if not mailboxes:
+            return AccountDetail(found, Quota(0, found.quota_limit_octets, 0), _to_be_made(found.id), opened=False)
+        return AccountDetail(found, await self._store.quota(found.id), mailboxes)
 
     async def change_password(self, text: str, password: str) -> None:
         address = mail_address(text)
@@ -216,6 +220,12 @@ class Admin:
         """queue_ids empty: every message. Returns how many messages were changed."""
         operation = ChangeQueue(action, tuple(QueueId(one) for one in queue_ids), now_ms)
         return expect(await self._commit(operation, str(action)), Counted).count
+
+
+def _to_be_made(account_id: AccountId) -> list[Mailbox]:
+    """In the order of Store.mailboxes."""
+    in_order = sorted(DEFAULT_MAILBOXES, key=lambda one: (one[0] != INBOX, one[0]))
+    return [Mailbox(account_id, MailboxId(0), name, 0, 1, ModSeq(0), 0, 0, 0, 0, use) for name, use in in_order]
 
 
 def _alias_address(text: str) -> str:

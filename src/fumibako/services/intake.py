@@ -5,7 +5,8 @@ Specification: RFC 5321 §4.1.1.4 (250 means responsibility), §4.4 (trace field
 Contract: begin, add_recipient..., write..., finish. Only finish() may make anything visible, and it returns once that is
     durable: the commit is one operation, straight into the mailboxes where all recipients lie in one shard, else into the
     queue. abandon() may be called at any time and forgets what was not committed.
-Failure: policy and a full disk are Verdicts. StoreUnavailable from finish(): nobody knows whether it is durable.
+Failure: policy and a full disk are Verdicts. StoreUnavailable from finish(): nobody knows whether it is durable; where
+    recipients are done one by one, it is the Verdict of those it met.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from fumibako.services.policy import Policy
 from fumibako.services.received import format_received, format_return_path
 from fumibako.services.threads import threading_of
 from fumibako.services.trace import Trace
-from fumibako.store.base import Store, StoreRefused
+from fumibako.store.base import Store, StoreRefused, StoreUnavailable
 
 HEADER_MAX = 256 * 1024     # octets of a header section that we hold back to look at
 
@@ -280,14 +281,14 @@ class Transaction:
             return [verdict for verdict in verdicts if verdict is not None]
         try:
             queued = await self._enqueue(content, waiting)
-        except StoreRefused as error:       # those delivered stay delivered: only the others may be sent again
+        except (StoreRefused, StoreUnavailable) as error:   # those delivered stay delivered: only the others are sent again
             queued = self._told(_refused(error), "message")
         return [verdict or queued for verdict in verdicts]
 
     async def _deliver_one(self, content: Content, local: Local) -> Verdict:
         try:
             return await self._deliver(content, {local.address: local})
-        except StoreRefused as error:
+        except (StoreRefused, StoreUnavailable) as error:
             return self._told(_refused(error), local.address)
 
     async def _deliver(self, content: Content, locals_: dict[str, Local]) -> Verdict:
@@ -365,5 +366,5 @@ def _recipient_for(asked: Recipient, address: str) -> Recipient:
     return Recipient(address, asked.notify, original)
 
 
-def _refused(error: StoreRefused) -> Verdict:
-    return refuse(REFUSALS.get(error.refusal, "system-error"), address="")
+def _refused(error: StoreRefused | StoreUnavailable) -> Verdict:
+    return refuse(REFUSALS.get(error.refusal, "system-error") if isinstance(error, StoreRefused) else "system-error", address="")

@@ -59,6 +59,15 @@ R = TypeVar("R", bound=Result)
 class Directory(Protocol):
     """control.db, read at every login and RCPT, never cached (DESIGN §4). Keys are model.address.address_key forms."""
 
+    def directory_version(self) -> int:
+        """A number that stays while the directory, settings and secrets included, stays, and rises with each change.
+
+        It has seen every operation whose `commit` returned before the call, in whichever process. Read before other
+        reads, it says whether those are still true. Cheap enough for every datagram: microseconds, nothing to wait
+        for. It means something to this store object only. Raises StoreUnavailable where it can't be read, and so do
+        `domains` and `settings`.
+        """
+
     async def domains(self) -> list[Domain]: ...
     async def domain(self, name: str) -> Domain | None: ...
     async def accounts(self, domain: str = "") -> list[Account]: ...

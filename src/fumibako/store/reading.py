@@ -2,7 +2,7 @@
 
 Contract: what is a row or two takes microseconds and is read on the loop; whatever may be long (DESIGN §1: SQL over
     1 ms, file reads) goes through `offload`.
-Failure: that of store.sqlite.reader.
+Failure: StoreUnavailable where the contract says so; else that of store.sqlite.reader.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Sequence
 
+import apsw
+
 from fumibako.model.account import Account, Alias, Domain, PasswordRecord, Setting
 from fumibako.model.change import Change, Notice
 from fumibako.model.frames import Command, MakeSecret, PutCache
@@ -20,7 +22,7 @@ from fumibako.model.mailbox import Entry, Mailbox, Quota
 from fumibako.model.ops import Body, Operation, Result
 from fumibako.model.queue import QueueItem
 from fumibako.model.view import View
-from fumibako.store.base import BodyWriter, Listener
+from fumibako.store.base import BodyWriter, Listener, StoreUnavailable
 from fumibako.store.disk import DiskIO
 from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.spool import Offload, SpoolWriter
@@ -64,8 +66,17 @@ class ReadingStore(ABC):
 
     # -- directory --
 
+    def directory_version(self) -> int:
+        try:
+            return self._reader.directory_version()
+        except apsw.Error as error:
+            raise StoreUnavailable(str(error)) from error
+
     async def domains(self) -> list[Domain]:
-        return self._reader.domains()
+        try:
+            return self._reader.domains()
+        except apsw.Error as error:
+            raise StoreUnavailable(str(error)) from error
 
     async def domain(self, name: str) -> Domain | None:
         return self._reader.domain(name)
@@ -91,7 +102,10 @@ class ReadingStore(ABC):
         return self._reader.alias(address)
 
     async def settings(self, scope: str | None = None) -> list[Setting]:
-        return self._reader.settings(scope)
+        try:
+            return self._reader.settings(scope)
+        except apsw.Error as error:
+            raise StoreUnavailable(str(error)) from error
 
     async def secret(self, name: str) -> bytes:
         found = self._reader.secret(name)

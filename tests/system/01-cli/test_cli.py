@@ -56,7 +56,9 @@ def test_every_noun_and_verb(server: LiveServer) -> None:
 
     assert [one["address"] for one in answer("account", "list")] == ["alice@example.jp", "bob@example.jp"]
     shown = answer("account", "show", "alice@example.jp")
-    assert (shown["status"], shown["used_octets"], shown["messages"]) == ("active", 0, 0)
+    assert (shown["status"], shown["used_octets"], shown["messages"], shown["opened"]) == ("active", 0, 0, False)
+    assert [one["name"] for one in shown["mailboxes"]] == ["INBOX", "Archive", "Drafts", "Junk", "Sent", "Trash"]
+    assert "first login" in say("account", "show", "alice@example.jp")
     say("account", "disable", "bob@example.jp")
     assert answer("account", "show", "bob@example.jp")["status"] == "disabled"
     say("account", "enable", "bob@example.jp")

@@ -146,26 +146,28 @@ def _next_due_ms(database: Database, busy: str) -> int:
 
 def settle(unit: Unit, operation: Settle, now_ms: int) -> Executed:
     """The outcomes and the notifications they cause stand or fall together."""
-    for outcome in operation.outcomes:
-        _record(unit.database, operation.queue_id, outcome)
+    recorded = sum([_record(unit.database, operation.queue_id, outcome) for outcome in operation.outcomes])
+    notifications = operation.notifications if recorded else ()
     reach("mid-settle")
-    for notification in operation.notifications:
+    for notification in notifications:
         enqueue(unit, notification, now_ms)
     finish(unit.database, operation.queue_id, now_ms)
-    return Done(), (Rang(),) if operation.notifications else ()
+    return Done(), (Rang(),) if notifications else ()
 
 
-def _record(database: Database, queue_id: QueueId, settled: RecipientOutcome) -> None:
+def _record(database: Database, queue_id: QueueId, settled: RecipientOutcome) -> int:
+    """How many rows it changed: 0 or 1. What has ended has ended; an attempt that was counted is not counted again."""
     kind, last = settled.outcome.kind, pack(settled.outcome)
     if kind is OutcomeKind.DEFERRED:
         # The administrator may have held it meanwhile: state stays as it is.
         database.run("UPDATE q_recipient SET attempts = attempts + 1, due_ms = ?, last = ?, crashes = 0, leased = 0, "
-                     f"delay_warned = max(delay_warned, ?) WHERE id = ? AND message_id = ? AND {_OPEN}",
-                     settled.due_ms, last, int(settled.delay_warned), settled.recipient_id, queue_id)
+                     f"delay_warned = max(delay_warned, ?) WHERE id = ? AND message_id = ? AND attempts = ? AND {_OPEN}",
+                     settled.due_ms, last, int(settled.delay_warned), settled.recipient_id, queue_id, settled.attempts)
     else:
         state = RecipientState.FAILED if kind is OutcomeKind.FAILED else RecipientState.DELIVERED
         database.run("UPDATE q_recipient SET state = ?, attempts = attempts + 1, last = ?, leased = 0 "
                      f"WHERE id = ? AND message_id = ? AND {_OPEN}", state.value, last, settled.recipient_id, queue_id)
+    return database.changes
 
 
 def finish(database: Database, queue_id: int, now_ms: int) -> None:

@@ -1,7 +1,7 @@
 """Everything that is read: each read method of the contract, synchronous, on read-only connections.
 
-Contract: usable from several threads; a call takes a set of connections for itself and gives it back. Answers are
-    fetched whole. A statement that runs longer than 5 s is interrupted.
+Contract: usable from several threads (`directory_version`: from one); a call takes a set of connections for itself
+    and gives it back. Answers are fetched whole. A statement that runs longer than 5 s is interrupted.
 Failure: apsw.Error of a damaged database; OSError for a blob that is damaged or gone.
 """
 
@@ -86,6 +86,7 @@ class Reader:
     def __init__(self, directory: Path, disk: DiskIO | None = None) -> None:
         self.directory, self._disk = directory, disk or DiskIO()
         self._control = _Pool(directory / CONTROL, self._disk)
+        self._watch: Database | None = None
         self._queue = _Pool(directory / f"{QUEUE}.db", self._disk)
         self._queue_segments = SegmentReader(self._disk, directory / QUEUE)
         self._shards: dict[int, tuple[_Pool, SegmentReader]] = {}
@@ -93,11 +94,19 @@ class Reader:
 
     def close(self) -> None:
         self._control.close()
+        if self._watch:
+            self._watch.close()
         for pool, segments in [(self._queue, self._queue_segments), *self._shards.values()]:
             pool.close()
             segments.close()
 
     # -- directory --
+
+    def directory_version(self) -> int:
+        """SQLite counts the commits a connection comes to see, so this connection is always the same one."""
+        if self._watch is None:
+            self._watch = open_reader(self.directory / CONTROL, self._disk.vfs)
+        return int(self._watch.row("PRAGMA data_version")[0])
 
     def domains(self) -> list[Domain]:
         with self._control.take() as database:
