@@ -81,6 +81,11 @@ class Zones:
         self._published: tuple[tuple[str, int], ...] = ()
         self.answerer = Answerer(())
 
+    def change(self, facts: ZoneFacts) -> None:
+        """The next refresh publishes these."""
+        if facts != self._facts:
+            self._facts, self._published = facts, (("", -1),)      # no directory looks like this
+
     async def run(self) -> None:
         """Keeps the zones in step with the directory until cancelled."""
         while True:
