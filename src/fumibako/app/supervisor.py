@@ -25,6 +25,7 @@ from fumibako.app.systemd import ServiceManager
 from fumibako.net.clock import Clock
 
 STOP_S = 15.0               # a role ends its sessions within 10 s (DESIGN §4); then it is killed
+HURRY_S = 1.0               # storage finishes what it has received at once; this long where nobody wants to wait
 SHORT_LIFE_S = 5.0
 LONGEST_PAUSE_S = 10.0
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -229,25 +230,29 @@ class Supervisor:
         if self.manager:
             self.manager.stopping()
         first, rest = self._children[:1], self._children[1:]
-        for group in (rest, first):
-            for child in group:
-                if child.process:
-                    os.kill(child.process, signal.SIGTERM)
-            self._wait_gone(group)
+        hurried = self._stop_group(rest, STOP_S)
+        self._stop_group(first, HURRY_S if hurried else STOP_S)
 
-    def _wait_gone(self, group: Sequence[_Child]) -> None:
-        deadline = self.clock.monotonic_s() + STOP_S
+    def _stop_group(self, group: Sequence[_Child], within_s: float) -> bool:
+        """SIGTERM, and SIGKILL to those that are still there when the time is over; True when a signal cut it short."""
         self._received.clear()
+        for child in group:
+            if child.process:
+                os.kill(child.process, signal.SIGTERM)
+        deadline = self.clock.monotonic_s() + within_s
+        hurried = False
         while any(child.process for child in group):
             for child in group:
                 if child.process and os.waitpid(child.process, os.WNOHANG)[0]:
                     child.process = 0
-            if self._stopped() or self.clock.monotonic_s() > deadline:
+            hurried = hurried or self._stopped()
+            if hurried or self.clock.monotonic_s() > deadline:
                 for child in group:
                     if child.process:
                         os.kill(child.process, signal.SIGKILL)
             self._wait([], 0.05)
             self._read_signals()
+        return hurried
 
 
 def _say_ready(descriptor: int) -> None:
