@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from socket import socket
 
+from fumibako.app.admission import admitted
 from fumibako.app.build import Parts, build_notifier, build_parts, build_queue_runner, build_relay, changed_parts
 from fumibako.app.limits import is_full
 from fumibako.app.reload import with_changes
@@ -30,7 +31,7 @@ from fumibako.faces.opening import Door, open_imap, open_pop3, refuse_imap, refu
 from fumibako.faces.pop3 import Pop3Services
 from fumibako.faces.serve import Session, run_session
 from fumibako.net.clock import Clock
-from fumibako.net.listen import Caps, Refuse, serve
+from fumibako.net.listen import Caps, Refuse, cap_key, serve
 from fumibako.net.offload import Offload
 from fumibako.net.stream import Stream
 from fumibako.net.tls import TlsFileError
@@ -128,7 +129,12 @@ class Worker:
         service = self._service(name)
 
         async def session(stream: Stream) -> None:
-            await run_session(await self._service(name).open(stream), stream, self.stopping)
+            host = stream.peer.host
+            async with admitted(self._parts.store, f"{name} {cap_key(host)}", host, self._caps) as welcome:
+                if welcome:
+                    await run_session(await self._service(name).open(stream), stream, self.stopping)
+                else:
+                    await stream.write(service.refuse("too many connections from your address"))
 
         context = self._parts.tls.context(name) if service.implicit_tls else None
         await serve(opened, session, tls_context=context, caps=self._held_caps, stopping=self.stopping, refuse=service.refuse)

@@ -237,7 +237,7 @@ class _Service:
             self._drop_reserve()
 
     def _begin(self, connection: socket.socket, host: str) -> None:
-        key = _cap_key(host)
+        key = cap_key(host)
         if reason := self._over_cap(host, key):
             self._turn_away(connection, reason)
             return
@@ -342,7 +342,7 @@ def within(host: str, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def _cap_key(host: str) -> str:
+def cap_key(host: str) -> str:
     """What counts as one peer: an IPv6 customer has a whole /64."""
     if ":" not in host:
         return host

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -162,3 +162,24 @@ def _new_sessions_are_told_or_served(place: Place) -> None:
     eventually(lambda: seen.append(transaction()) or (len(seen) > 5 and all(one.startswith("250") for one in seen[-6:])),
                "both workers take mail again")
     assert all(one[:3] in ("421", "451", "250") for one in seen), seen
+
+
+def test_bug_the_cap_per_address_was_multiplied_by_the_workers(fresh: LiveServer, place: Place) -> None:
+    """Each worker counted for itself: with four of them an address had four times its share."""
+    fresh.init(server__workers="4")
+    fresh.populate("example.jp", "alice")
+    fresh.say("policy", "set", "limits.exempt", "192.0.2.0/24")
+    fresh.say("policy", "set", "limits.connections_per_address", "5")
+    fresh.start()
+    for listener, welcome, refused in (("smtp", "220 ", "421 "), ("imap", "* OK ", "* BYE "), ("pop3", "+OK", "-ERR")):
+        with ExitStack() as stack:
+            greetings = [stack.enter_context(Wire(place.endpoint(listener))).line() for _ in range(30)]
+        assert sum(one.startswith(welcome) for one in greetings) == 5, greetings
+        assert sum(one.startswith(refused) for one in greetings) == 25, greetings
+    eventually(lambda: all(_greeting(place).startswith("220 ") for _ in range(5)), "who left is not counted")
+    fresh.stop()
+
+
+def _greeting(place: Place) -> str:
+    with Wire(place.endpoint("smtp")) as wire:
+        return wire.line()
