@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -158,6 +159,36 @@ def _listens_at(process: int, host: str, port: int) -> set[str]:
         with contextlib.suppress(OSError):
             held |= ours & set(re.findall(r"socket:\[(\d+)\]", os.readlink(entry.path)))
     return held
+
+
+def test_systemds_own_program_hands_over_sockets(server: LiveServer, place: Place) -> None:
+    """It opens them and starts the server when the first connection comes; that one is served too."""
+    needs("systemd-socket-activate")
+    opened = [word for name in ("smtp", "imaps") for word in ("-l", "{}:{}".format(*place.endpoint(name)))]
+    passed = [word for name in ("PYTHONPATH", "LANG", "PYTHONUNBUFFERED") for word in ("-E", name)]
+    server.program = ("systemd-socket-activate", *opened, *passed, "--fdname=smtp:imaps", *server.program)
+    server.extra = {"SYSTEMD_LOG_LEVEL": "err"}      # standard error is ours
+    first: list[str] = []
+
+    def come_first() -> None:
+        wire = eventually(lambda: _connection(place), "systemd listens")
+        first.append(wire.reply())
+        wire.close()
+
+    coming = threading.Thread(target=come_first)
+    coming.start()
+    server.start()
+    coming.join()
+    assert first[0].startswith("220 mail.example.jp ")
+    imap_wire(server).close()
+    server.stop()
+
+
+def _connection(place: Place) -> Wire | None:
+    try:
+        return Wire(place.endpoint("smtp"))
+    except ConnectionRefusedError:
+        return None
 
 
 @pytest.mark.parametrize(("name", "kind", "words"), [
