@@ -118,6 +118,8 @@ def test_while_storage_is_away_nothing_is_acknowledged(server: LiveServer, place
     assert b"* BYE" in idling.rest()
     said = popping.rest()
     assert b"+OK Bye" not in said, said
+    for wire in (fetching, idling, popping):
+        wire.close()
     _new_sessions_are_told_or_served(place)
     assert _log(server)[0].startswith("storage (process ")
     arrived(server, "it is back", "bob@example.jp")
