@@ -120,6 +120,18 @@ async def test_zones_follow_the_directory():
     assert ask(zones, "example.jp", "SOA").rcode() == dns.rcode.REFUSED
 
 
+async def test_a_server_that_is_called_otherwise_publishes_anew_though_the_directory_is_the_same():
+    zones = Zones(FACTS, Directory(domain("example.jp")), FakeClock())
+    await zones.refresh()
+    zones.change(ZoneFacts("post.example.jp", FACTS.addresses, ALL_ON))
+    await zones.refresh()
+    assert [rdata.to_text() for rdata in ask(zones, "example.jp", "MX").answer[0]] == ["10 post.example.jp."]
+    answerer = zones.answerer
+    zones.change(ZoneFacts("post.example.jp", FACTS.addresses, ALL_ON))
+    await zones.refresh()
+    assert zones.answerer is answerer
+
+
 async def test_run_looks_every_second():
     directory, clock = Directory(), FakeClock()
     task = asyncio.create_task(Zones(FACTS, directory, clock).run())
