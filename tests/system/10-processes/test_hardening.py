@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import smtplib
 import stat
 import subprocess
 from pathlib import Path
@@ -49,7 +50,10 @@ def _demand_private(directory: Path, user: int) -> None:
 
 def _use(server: LiveServer) -> None:
     """Makes what a server makes: accounts, mail, a trace."""
-    submit(server, letter("as nobody", sender="alice@example.jp", attachment=b"x" * 400_000), "alice@example.jp")
+    try:
+        submit(server, letter("as nobody", sender="alice@example.jp", attachment=b"x" * 400_000), "alice@example.jp")
+    except smtplib.SMTPException as refused:
+        raise AssertionError(f"{refused}\n{server.errors_text()}") from refused
     with imap(server) as client:
         assert len(messages(client)) == 1
 
