@@ -11,7 +11,7 @@ from fumibako.model.queue import DAY_MS, HOUR_MS, MINUTE_MS, Outcome, OutcomeKin
 from fumibako.services.queue import LEASE_MS, PER_DESTINATION, final_outcome
 from fumibako.store.base import StoreRefused, StoreUnavailable
 from tests.support.mailhouse import MESSAGE, MailHouse
-from tests.support.target import RELAYED
+from tests.support.target import RELAYED, RecordingTarget
 
 LATER = Outcome(OutcomeKind.DEFERRED, "4.7.1", "refused at RCPT TO", "451 4.7.1 Greylisted", "mx.example.com [192.0.2.9]")
 DOWN = Outcome(OutcomeKind.DEFERRED, "4.4.1", "192.0.2.9:25 did not answer")
@@ -402,3 +402,14 @@ async def test_an_enqueue_elsewhere_rings(house: MailHouse, monkeypatch: pytest.
     running.cancel()
     await asyncio.wait([running])
     assert len(house.relay.delivered) == 1
+
+
+async def test_a_changed_relay_takes_what_comes_and_the_old_one_says_goodbye(house: MailHouse) -> None:
+    runner, before, after = house.runner(), house.relay, RecordingTarget()
+    runner.change(house.notifier, after)
+    await enqueue(house, "x@example.com")
+    await runner.step()
+    assert (len(before.delivered), len(after.delivered)) == (0, 1)
+    assert (before.closed_idle, after.closed_idle) == (1, 1)
+    await runner.step()
+    assert (before.closed_idle, after.closed_idle) == (1, 2)       # gone, once nothing is in hand

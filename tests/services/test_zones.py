@@ -167,6 +167,16 @@ async def test_only_what_changed_is_made_anew(monkeypatch):
     assert await serial(zones, "a.b.example.jp") == dns.rcode.NXDOMAIN
 
 
+async def test_a_server_that_is_called_otherwise_publishes_anew_though_the_directory_is_the_same():
+    zones = Zones(FACTS, Directory(domain("example.jp")))
+    await zones.refresh()
+    zones.change(ZoneFacts("post.example.jp", FACTS.addresses, ALL_ON))
+    answerer = await current(zones)
+    assert [rdata.to_text() for rdata in (await ask(zones, "example.jp", "MX")).answer[0]] == ["10 post.example.jp."]
+    zones.change(ZoneFacts("post.example.jp", FACTS.addresses, ALL_ON))
+    assert await current(zones) is answerer
+
+
 async def test_queries_share_one_reading_of_the_directory_but_none_from_before_they_came():
     directory = Directory(domain("example.jp", 1))
     zones = Zones(FACTS, directory)

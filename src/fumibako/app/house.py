@@ -16,7 +16,7 @@ from fumibako.app.journal import log_to_stderr, read_trace
 from fumibako.app.serving import Server
 from fumibako.app.storage import remote_store
 from fumibako.config import FILE_NAME, Config, ConfigError, config_template, load_config, parse_config
-from fumibako.faces.cli.house import Desk, Finding, HouseError, InitReport
+from fumibako.faces.cli.house import Desk, Finding, HouseError, InitReport, Misconfigured
 from fumibako.net.clock import Clock
 from fumibako.net.listen import ListenError
 from fumibako.net.offload import Offload
@@ -69,8 +69,8 @@ class House:
 
     def serve(self, directory: Path, announce: Callable[[str], None]) -> int:
         """Stay until SIGTERM."""
-        config = _checked(lambda: load_config(directory))
         self._need_made(directory)
+        config = _checked(lambda: load_config(directory))
         log_to_stderr()
         try:
             server_tls(config)
@@ -87,8 +87,8 @@ class House:
     @asynccontextmanager
     async def open(self, directory: Path) -> AsyncIterator[Desk]:
         """The server's storage process when it is up, else the data directory itself."""
-        config = _checked(lambda: load_config(directory))
         self._need_made(directory)
+        config = _checked(lambda: load_config(directory))
         offload = Offload()
         async with self._open_store(directory, offload) as (store, running):
             zones = build_zones(config, store)
@@ -131,7 +131,7 @@ def _checked(load: Callable[[], Config]) -> Config:
     try:
         return load()
     except ConfigError as error:
-        raise HouseError(error.problem, **error.values) from None
+        raise Misconfigured(error.problem, **error.values) from None
 
 
 def _write_new(path: Path, octets: bytes) -> bool:

@@ -249,7 +249,7 @@ class _Service:
         return caps if isinstance(caps, Caps) else await caps
 
     def _begin(self, connection: socket.socket, host: str, caps: Caps) -> None:
-        key = _cap_key(host)
+        key = cap_key(host)
         if reason := self._over_cap(host, key, caps):
             self._turn_away(connection, reason)
             return
@@ -358,7 +358,7 @@ def within(host: str, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def _cap_key(host: str) -> str:
+def cap_key(host: str) -> str:
     """What counts as one peer: an IPv6 customer has a whole /64."""
     if ":" not in host:
         return host

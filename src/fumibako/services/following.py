@@ -24,7 +24,8 @@ class Following(Generic[T]):
 
     def __init__(self, what: str, version: Callable[[], int], make: Callable[[], Awaitable[T]], first: T) -> None:
         self._what, self._version, self._make = what, version, make
-        self._made_at: int | None = None
+        self._made_at: tuple[int, int] | None = None
+        self._outdated = 0
         self._making = asyncio.Lock()
         self._is_cut_off = False
         self.value = first
@@ -32,7 +33,7 @@ class Following(Generic[T]):
     def current(self) -> T | Awaitable[T]:
         """The value itself, in microseconds, where the directory is as it was; else what to wait for."""
         try:
-            version = self._version()
+            version = self._version(), self._outdated
         except StoreUnavailable as error:
             self._stay(error)
             return self.value
@@ -41,11 +42,15 @@ class Following(Generic[T]):
         self._is_cut_off = False
         return self.value
 
+    def outdate(self) -> None:
+        """Something else that the value is made of has changed."""
+        self._outdated += 1
+
     async def refresh(self) -> T:
         """The value of now at the earliest; who waits here while another makes it takes theirs, if it is new enough."""
         async with self._making:
             try:
-                version = self._version()       # before the reads: what is committed during them counts as not seen
+                version = self._version(), self._outdated   # before the reads: what is committed during them is not seen
                 if version != self._made_at:
                     self.value = await self._make()
                     self._made_at = version

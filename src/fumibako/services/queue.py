@@ -90,6 +90,7 @@ class QueueRunner:
     def __init__(self, house: House, notifier: Notifier, *, local: Target, relay: Relaying) -> None:
         self._store, self._clock, self._trace, self._doorbell = house.store, house.clock, house.trace, house.doorbell
         self._notifier, self._local, self._relay = notifier, local, relay
+        self._relays_before: list[Relaying] = []
         self._messages = 0
         self._took_over = False         # the leases of the runner before this one
         self._attempts = asyncio.Semaphore(ATTEMPTS_MAX)
@@ -113,6 +114,11 @@ class QueueRunner:
         finally:
             deafen()
 
+    def change(self, notifier: Notifier, relay: Relaying) -> None:
+        """Attempts from now on go this way; those under way end as they began."""
+        self._relays_before.append(self._relay)
+        self._notifier, self._relay = notifier, relay
+
     async def step(self) -> int:
         """One round: everything due now is attempted once. How many messages that were."""
         leased = await self._lease()
@@ -120,8 +126,14 @@ class QueueRunner:
             for item in leased.items:
                 self._messages += 1
                 group.create_task(self._work(item))
-        await self._relay.close_idle()
+        await self._close_idle()
         return len(leased.items)
+
+    async def _close_idle(self) -> None:
+        """Nothing is in hand: no connection is needed, and no relay but the present one."""
+        for relay in (self._relay, *self._relays_before):
+            await relay.close_idle()
+        self._relays_before.clear()
 
     # -- what is due --
 
@@ -160,7 +172,7 @@ class QueueRunner:
         if next_due_ms and self._messages < MESSAGES_MAX:
             wait_s = min(POLL_S, max(0.0, (next_due_ms - self._clock.now_ms()) / 1000))
         if not self._messages:
-            await self._relay.close_idle()
+            await self._close_idle()
         try:
             async with asyncio.timeout(wait_s):
                 await self._doorbell.wait()

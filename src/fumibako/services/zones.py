@@ -85,6 +85,7 @@ class _Made:
 
     modseq: int
     children: tuple[str, ...]
+    facts: ZoneFacts
     zone: Zone | None
 
 
@@ -100,6 +101,12 @@ class Zones:
         """Answers of what the directory says now: at hand where nothing changed, else to be waited for."""
         return self._answers.current()
 
+    def change(self, facts: ZoneFacts) -> None:
+        """The next answer is made of these."""
+        if facts != self._facts:
+            self._facts = facts
+            self._answers.outdate()
+
     async def refresh(self) -> Answerer:
         """`current`, made now at the latest."""
         return await self._answers.refresh()
@@ -110,10 +117,9 @@ class Zones:
         below = _below([domain.name for domain in domains])
         made: dict[str, _Made] = {}
         for domain in domains:
-            old = self._made.get(domain.name)
-            if old is None or (old.modseq, old.children) != (domain.modseq, below[domain.name]):
-                zone = await self._zone(domain, below[domain.name], old.zone if old else None)
-                old = _Made(domain.modseq, below[domain.name], zone)
+            old, source = self._made.get(domain.name), (domain.modseq, below[domain.name], self._facts)
+            if old is None or (old.modseq, old.children, old.facts) != source:
+                old = _Made(*source, await self._zone(domain, below[domain.name], old.zone if old else None))
                 await asyncio.sleep(0)      # many zones must not hold the loop
             made[domain.name] = old
         if made == self._made:
