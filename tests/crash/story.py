@@ -30,6 +30,7 @@ NOW_MS = 1_750_000_000_000
 ALICE, BOB = AccountId(1), AccountId(2)
 INBOX, TRASH = MailboxId(1), MailboxId(2)
 SMALL, LARGE = 4_000, 270_000
+RECORD = PasswordRecord("$argon2id$", b"salt", 4096, b"stored", b"server")
 DELAYED = Outcome(OutcomeKind.DEFERRED, "4.4.1", "later")
 FAILED = Outcome(OutcomeKind.FAILED, "5.1.1", "nobody")
 
@@ -38,8 +39,7 @@ def make(directory: Path) -> None:
     """Two accounts."""
     directory.mkdir(mode=0o700)
     engine = Engine(directory, now_ms=NOW_MS)
-    record = PasswordRecord("$argon2id$", b"salt", 4096, b"stored", b"server")
-    accounts = [ops.AddAccount(address, record) for address in ("alice@a.example", "bob@a.example")]
+    accounts = [ops.AddAccount(address, RECORD) for address in ("alice@a.example", "bob@a.example")]
     engine.execute([ops.AddDomain("a.example"), *accounts], NOW_MS)
     engine.close()
 

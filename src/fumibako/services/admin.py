@@ -57,7 +57,7 @@ REFUSALS: dict[Refusal, str] = {
     Refusal.BAD_NAME: N_("{name} is not a valid name"),
     Refusal.FROZEN: N_("{name} is being moved; try again later"),
     Refusal.LIMIT: N_("{name}: a limit is reached"),
-    Refusal.DISK_FULL: N_("the disk is full"),
+    Refusal.DISK_FULL: N_("the disk is full, and nothing was changed; free some space on it and try again"),
 }
 
 

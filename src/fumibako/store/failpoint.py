@@ -25,6 +25,9 @@ FAILPOINTS = (
     "half-answered",        # one worker has its answers, the others don't
     "mid-outbox",           # the queue has the message, the outbox still has it too
     "segment-unlinked",     # a dead segment's file is gone, its row is not
+    "database-opened",      # a database is there, its tables may not be
+    "shard-directory",      # the directories of a new shard are made, its database is not
+    "shard-opened",         # so is its database, no row knows it
     "mid-recovery",         # a segment is cut, not yet marked as cut
     "recovered",            # everything is open, nothing was served
 )
