@@ -30,7 +30,7 @@ from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import reach
 from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.schema import migrate
-from fumibako.store.segment import SegmentReader, SegmentWriter, SyncFailed, segment_numbers, settle_names
+from fumibako.store.segment import SegmentWriter, SyncFailed, segment_numbers, settle_names
 from fumibako.store.sqlite import directory, housekeeping, mail, mailboxes, queue
 from fumibako.store.sqlite.database import Database, open_writer
 from fumibako.store.sqlite.layout import CONTROL, LOCK, QUEUE, SPOOL, make_directories, shard_directory
@@ -280,9 +280,10 @@ class Engine:
 
     def _drain(self, operation: Command, now_ms: int) -> Outcome:
         assert isinstance(operation, ops.DrainOutbox)
-        shards = [(unit, SegmentReader(self.disk, self._segments_of(shard_id))) for shard_id, unit in self._shards.items()]
+        shards = [(unit, self._segments_of(shard_id)) for shard_id, unit in self._shards.items()]
+        outboxes = Outboxes(self._queue, shards, self.disk, self.directory / SPOOL, self._commit_alone)
         try:
-            return drain_outbox(Outboxes(self._queue, shards, self._commit_alone), operation, now_ms)
+            return drain_outbox(outboxes, operation, now_ms)
         except (apsw.Error, OSError) as error:
             return self._undone(error), ()
 

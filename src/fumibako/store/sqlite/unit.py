@@ -25,7 +25,7 @@ pack = msgspec.msgpack.Encoder().encode
 class Unit:
     """name: as in messages to the administrator; segments: None for control.db; active: a transaction is open;
     members: indexes of the operations in it; failed: what every further operation of this batch
-    gets; tidied: the account that housekeeping saw last."""
+    gets; tidied: the account that housekeeping saw last; stuck: ids of outbox rows that can't be moved."""
 
     name: str
     database: Database
@@ -34,6 +34,7 @@ class Unit:
     members: list[int] = field(default_factory=list)
     failed: Refused | None = None
     tidied: int = 0
+    stuck: set[int] = field(default_factory=set)
 
 
 def add_blob(unit: Unit, body: Body, trace_id: bytes, owners: Sequence[int], refs: int) -> BlobId:
