@@ -18,8 +18,8 @@ from tests.crash.dying import told_by_child
 pytestmark = pytest.mark.crash
 
 SOURCE = Path(failpoint.__file__).parent
-# These lie in the storage process's own loop; rounds of tools/prove.py go there.
-OF_THE_PROCESS = ("before-answer", "half-answered")
+# These lie in the loops of the processes; rounds of tools/prove.py and test_queue_states.py go there.
+OF_THE_PROCESS = ("before-request", "before-answer", "half-answered", "after-response")
 OF_A_NEW_SHARD = ("shard-directory", "shard-opened")     # test_new_shard.py goes there
 Template = tuple[Path, list[story.Picture]]
 
@@ -59,11 +59,13 @@ def test_a_process_that_dies_there(name: str, visit: int, tmp_path: Path, templa
 
 
 def test_every_failpoint_stands_in_the_source_once() -> None:
-    places = [name for path in SOURCE.rglob("*.py") for name in re.findall(r'reach\("([a-z-]+)"\)', path.read_text())]
+    places = [name for path in SOURCE.rglob("*.py") for name in re.findall(r'reach\("([a-z-]+)"[,)]', path.read_text())]
     assert sorted(places) == sorted(FAILPOINTS)
 
 
 def test_an_unknown_failpoint_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="'after-lunch' is none of spool-synced, "):
         failpoint.arm("after-lunch:1")
+    with pytest.raises(ValueError, match="'mid-lease' knows no operations, only before-request, "):
+        failpoint.arm("mid-lease@Lease:1")
     assert failpoint._name == ""

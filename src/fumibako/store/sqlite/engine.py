@@ -21,10 +21,10 @@ import apsw
 
 from fumibako.model import ops
 from fumibako.model.account import AccountStatus
-from fumibako.model.change import Notice
+from fumibako.model.change import Notice, Rang
 from fumibako.model.frames import Command, MakeSecret, PutCache
 from fumibako.model.ids import AccountId, MailboxId
-from fumibako.model.ops import Done, Refusal, Refused, Result
+from fumibako.model.ops import Counted, Done, Refusal, Refused, Result
 from fumibako.store.base import StoreRefused, StoreUnavailable
 from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import reach
@@ -34,7 +34,7 @@ from fumibako.store.segment import SegmentWriter, SyncFailed, segment_numbers, s
 from fumibako.store.sqlite import directory, housekeeping, mail, mailboxes, queue
 from fumibako.store.sqlite.database import Database, open_writer
 from fumibako.store.sqlite.layout import CONTROL, LOCK, QUEUE, SPOOL, make_directories, shard_directory
-from fumibako.store.sqlite.outbox import Outboxes, drain_outbox
+from fumibako.store.sqlite.outbox import Outbox, drain_outbox
 from fumibako.store.sqlite.unit import Executed, Unit
 
 _log = logging.getLogger(__name__)
@@ -208,8 +208,7 @@ class Engine:
         if unit.failed:
             return unit.failed, ()
         if not unit.active:
-            unit.database.run("BEGIN IMMEDIATE")
-            unit.active = True
+            unit.begin()
             reach("batch-begun")
         try:
             outcome = self._in_savepoint(unit, operation, now_ms)
@@ -217,6 +216,7 @@ class Engine:
             self._fail(unit, stopped.result, outcomes)
             return stopped.result, ()
         unit.members.append(index)
+        unit.kinds.add(type(operation))
         return outcome
 
     def _in_savepoint(self, unit: Unit, operation: Command, now_ms: int) -> Outcome:
@@ -250,9 +250,9 @@ class Engine:
             if unit.segments:
                 _register(unit.database, unit.segments, now_ms)
                 unit.segments.flush()
-            reach("before-commit")
+            reach("before-commit", unit.kinds)
             unit.database.run("COMMIT")
-            reach("after-commit")
+            reach("after-commit", unit.kinds)
         except (apsw.Error, OSError) as error:
             try:
                 _raise_if_fatal(error)
@@ -262,8 +262,7 @@ class Engine:
             raise
         if unit.segments:
             unit.segments.keep()
-        unit.active = False
-        unit.members.clear()
+        unit.end()
 
     def _fail(self, unit: Unit, result: Refused, outcomes: list[Outcome]) -> None:
         """Undo the unit's transaction; all its operations of this batch, also those that would come yet, get `result`."""
@@ -274,18 +273,22 @@ class Engine:
             unit.segments.drop()
         for index in unit.members:
             outcomes[index] = result, ()
-        unit.members.clear()
-        unit.active = False
+        unit.end()
         self._places.clear()
 
     def _drain(self, operation: Command, now_ms: int) -> Outcome:
+        """Shard by shard; one whose disk is full holds up no other."""
         assert isinstance(operation, ops.DrainOutbox)
-        shards = [(unit, self._segments_of(shard_id)) for shard_id, unit in self._shards.items()]
-        outboxes = Outboxes(self._queue, shards, self.disk, self.directory / SPOOL, self._commit_alone)
-        try:
-            return drain_outbox(outboxes, operation, now_ms)
-        except (apsw.Error, OSError) as error:
-            return self._undone(error), ()
+        moved, full = 0, None
+        for shard_id, unit in self._shards.items():
+            outbox = Outbox(self._queue, unit, self._segments_of(shard_id), self.disk, self.directory / SPOOL, self._commit_alone)
+            try:
+                moved += drain_outbox(outbox, operation.limit - moved, now_ms)
+            except StoreRefused as refused:
+                full = Refused(refused.refusal, refused.detail)
+            except (apsw.Error, OSError) as error:
+                full = self._undone(error)
+        return full or Counted(moved), (Rang(),) if moved or full else ()
 
     def _undone(self, error: Exception) -> Refused:
         """What was under way outside a batch is undone where the disk is full; raises where it is anything else."""
@@ -298,12 +301,14 @@ class Engine:
             return stopped.result
         raise error
 
-    def _commit_alone(self, unit: Unit, now_ms: int) -> bool:
-        """Commit a transaction outside a batch; False when the disk is full."""
+    def _commit_alone(self, unit: Unit, now_ms: int) -> None:
+        """Commit a transaction outside a batch; StoreRefused when the disk is full."""
         outcomes: list[Outcome] = [(Done(), ())]
         unit.members.append(0)
+        unit.kinds.add(ops.DrainOutbox)
         self._commit(unit, now_ms, outcomes)
-        return isinstance(outcomes[0][0], Done)
+        if isinstance(outcomes[0][0], Refused):
+            raise StoreRefused(outcomes[0][0].refusal, f"{unit.name}: {outcomes[0][0].detail}")
 
     # -- where an operation belongs --
 

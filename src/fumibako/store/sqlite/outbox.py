@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fumibako.model.change import Rang
 from fumibako.model.ids import AccountId, TraceId
-from fumibako.model.ops import Body, Counted, DrainOutbox, Enqueue, Outgoing, Refusal, Refused
+from fumibako.model.ops import Body, Enqueue, Outgoing
 from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import reach
 from fumibako.store.segment import DamagedRecord, SegmentReader, segment_path
 from fumibako.store.sqlite.database import Database, Row
 from fumibako.store.sqlite.queue import enqueue, is_known, parse_envelope
-from fumibako.store.sqlite.unit import Executed, Unit, json_list, pack, release_blob
+from fumibako.store.sqlite.unit import Unit, json_list, pack, release_blob
 
 _ROWS = ("SELECT id, trace_id, envelope, prefix, blob_id, created_ms FROM outbox "
          "WHERE id NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?")
@@ -30,14 +29,15 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Outboxes:
-    """shards: each with the directory of its segments; spool: of DIR; commit: a transaction, False when the disk is full."""
+class Outbox:
+    """directory: of the shard's segments; spool: of DIR; commit: a transaction, StoreRefused when the disk is full."""
 
     queue: Unit
-    shards: list[tuple[Unit, Path]]
+    shard: Unit
+    directory: Path
     disk: DiskIO
     spool: Path
-    commit: Callable[[Unit, int], bool]
+    commit: Callable[[Unit, int], None]
 
 
 def put_outgoing(database: Database, account_id: AccountId, outgoing: Iterable[Outgoing], blob: int, now_ms: int) -> None:
@@ -46,71 +46,62 @@ def put_outgoing(database: Database, account_id: AccountId, outgoing: Iterable[O
                   [(account_id, one.trace_id, pack(one.envelope), one.prefix, blob, now_ms) for one in outgoing])
 
 
-def drain_outbox(outboxes: Outboxes, operation: DrainOutbox, now_ms: int) -> Executed:
-    """Shard by shard: the queue first, then the rows."""
-    moved = 0
-    for shard, directory in outboxes.shards:
-        rows = shard.database.rows(_ROWS, json_list(shard.stuck), operation.limit - moved)
-        if not rows:
-            continue
-        _begin(outboxes.queue)
-        taken = [row for row in rows if _take(outboxes, shard, directory, row, now_ms)]
-        if not outboxes.commit(outboxes.queue, now_ms):
-            return Refused(Refusal.DISK_FULL, outboxes.queue.name), ()
-        reach("mid-outbox")
-        _begin(shard)
-        _delete(shard.database, taken)
-        if not outboxes.commit(shard, now_ms):
-            return Refused(Refusal.DISK_FULL, shard.name), ()
-        moved += len(taken)
-    return Counted(moved), (Rang(),) if moved else ()
+def drain_outbox(outbox: Outbox, limit: int, now_ms: int) -> int:
+    """The queue first, then the rows; how many went."""
+    queue, shard = outbox.queue, outbox.shard
+    rows = shard.database.rows(_ROWS, json_list(shard.stuck), limit)
+    if not rows:
+        return 0
+    queue.begin()
+    taken = [row for row in rows if _take(outbox, row, now_ms)]
+    outbox.commit(queue, now_ms)
+    reach("mid-outbox")
+    shard.begin()
+    _delete(shard.database, taken)
+    outbox.commit(shard, now_ms)
+    return len(taken)
 
 
-def _begin(unit: Unit) -> None:
-    unit.database.run("BEGIN IMMEDIATE")
-    unit.active = True
-
-
-def _take(outboxes: Outboxes, shard: Unit, directory: Path, row: Row, now_ms: int) -> bool:
+def _take(outbox: Outbox, row: Row, now_ms: int) -> bool:
     """Have the queue know the row; False when its body can't be read."""
     row_id, trace_id, envelope, prefix, blob, created_ms = row
-    if is_known(outboxes.queue.database, trace_id):
+    if is_known(outbox.queue.database, trace_id):
         return True
     try:
-        body = _body(outboxes, shard, directory, blob)
+        body = _body(outbox, blob)
     except (DamagedRecord, FileNotFoundError) as error:
-        _log.error("%s: the body of outbox row %d can't be read, nobody gets it: %s", shard.name, row_id, error)
-        shard.stuck.add(row_id)
+        _log.error("%s: the body of outbox row %d can't be read, nobody gets it: %s", outbox.shard.name, row_id, error)
+        outbox.shard.stuck.add(row_id)
         return False
-    enqueue(outboxes.queue, Enqueue(TraceId(trace_id), parse_envelope(envelope), prefix, body, created_ms), now_ms)
+    enqueue(outbox.queue, Enqueue(TraceId(trace_id), parse_envelope(envelope), prefix, body, created_ms), now_ms)
     return True
 
 
-def _body(outboxes: Outboxes, shard: Unit, directory: Path, blob: int) -> Body:
-    place = shard.database.row("SELECT segment_id, offset, size_octets, own FROM blob JOIN segment ON segment.id = segment_id "
-                               "WHERE blob.id = ?", blob)
+def _body(outbox: Outbox, blob: int) -> Body:
+    place = outbox.shard.database.row("SELECT segment_id, offset, size_octets, own FROM blob "
+                                      "JOIN segment ON segment.id = segment_id WHERE blob.id = ?", blob)
     if place is None:
         raise DamagedRecord(f"blob {blob} has no row")
     number, offset, size, own = place
-    reader = SegmentReader(outboxes.disk, directory)
+    reader = SegmentReader(outbox.disk, outbox.directory)
     try:
         header = reader.header(number, offset)
         if own:
-            name = _second_name(outboxes, segment_path(directory, number))
+            name = _second_name(outbox, segment_path(outbox.directory, number))
             return Body(size, header.sha256, header.crc32, spool=name)
         return Body(size, header.sha256, header.crc32, reader.read(number, offset, 0, size))
     finally:
         reader.close()
 
 
-def _second_name(outboxes: Outboxes, segment: Path) -> str:
+def _second_name(outbox: Outbox, segment: Path) -> str:
     """In the spool, from where the queue takes it over; what an earlier try left there is of no use to anybody."""
     name = f"outbox-{segment.parent.parent.name}-{segment.stem}"
     try:
-        outboxes.disk.unlink(outboxes.spool / name)
+        outbox.disk.unlink(outbox.spool / name)
     except FileNotFoundError:
         pass
-    outboxes.disk.link(segment, outboxes.spool / name)
+    outbox.disk.link(segment, outbox.spool / name)
     return name
 
 
