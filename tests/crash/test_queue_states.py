@@ -19,7 +19,7 @@ pytestmark = pytest.mark.crash
 
 OPERATIONS = ("Enqueue", "Deliver", "DrainOutbox", "Lease", "Settle", "ReclaimLeases", "ChangeQueue")
 PLACES = tuple(name for name in BY_OPERATION if name != "before-answer")       # that one is the storage process's own
-WITHIN = ("mid-lease", "mid-settle", "mid-outbox", "spool-synced", "spool-adopted", "segment-synced")
+WITHIN = ("mid-lease", "mid-settle", "mid-outbox", "spool-synced", "spool-adopted")
 ENDLESS = 100
 NAMES = tuple(f"{at}@{kind}" for kind in OPERATIONS for at in PLACES) + WITHIN
 PAGE = Path(__file__).parents[2] / "docs" / "queue.md"
