@@ -139,6 +139,13 @@ def test_recipients_of_two_shards_are_refused(engine: Engine, monkeypatch: pytes
     assert check(engine.directory).findings == ()
 
 
+def test_a_shard_is_full_by_its_size_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "SHARD_OCTETS", 1)
+    made = [engine.execute([AddAccount(f"{name}@example.jp", PASSWORD)], NOW_MS)[0][0] for name in ("carol", "dave")]
+    assert [one.account.shard for one in made] == [2, 3]        # type: ignore[union-attr]
+    assert check(engine.directory).findings == ()
+
+
 # -- counts --
 
 
