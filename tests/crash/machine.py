@@ -9,9 +9,11 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
-from fumibako.model.ops import AddAccount, AddDomain
+from fumibako.model.ops import AddAccount, AddAlias, AddDomain
 from fumibako.services.login import make_password_record
+from fumibako.store.sqlite import engine as engine_module
 from fumibako.store.sqlite.engine import Engine
 from tests.crash.clients import PASSWORD
 from tests.support.server import PROGRAM, READY_S, LiveServer, Place, _environment, die_with_tests, eventually
@@ -20,6 +22,7 @@ DOMAIN = "a.example"
 READERS = tuple(f"u{number:02d}@{DOMAIN}" for number in range(50))      # mail arrives for them
 MOVERS = tuple(f"m{number}@{DOMAIN}" for number in range(3))            # they move their own mail about
 SENDER = f"sender@{DOMAIN}"
+FORWARDED, FORWARDER, FORWARD_PATH = f"info@{DOMAIN}", READERS[25], "ok-forward@elsewhere.example"
 
 
 class Machine(LiveServer):
@@ -29,20 +32,25 @@ class Machine(LiveServer):
         super().__init__(directory, place, f"mail.{DOMAIN}")
         self.starts: list[float] = []       # seconds from exec to "ready"
 
-    def make(self, *, workers: int, smarthost: str = "") -> None:
-        """A data directory with READERS, MOVERS and SENDER, whose password costs nothing to check."""
+    def make(self, *, workers: int, smarthost: str = "", shard_accounts: int = engine_module.SHARD_ACCOUNTS) -> None:
+        """A data directory with READERS, MOVERS and SENDER, whose password costs nothing to check, and FORWARDED.
+
+        shard_accounts: how many of them share a shard.
+        """
         listen = {f"listen__{name}": f'["{self.place.address}:{port}"]' for name, port in self.place.ports.items()
                   if name in ("smtp", "submission", "imap", "pop3")}
         off = {f"listen__{name}": "" for name in ("submissions", "imaps", "pop3s", "dns")}
         self.cli("init", "--hostname", self.hostname)
         self.configure(server__workers=str(workers), listen__lmtp='["unix:lmtp.sock"]', login__allow_plaintext="true",
                        relay__smarthost=f'"{smarthost}"', resolver__servers='["127.0.0.1:9"]', **listen, **off)
-        self._populate()
+        self._populate(shard_accounts)
 
-    def _populate(self) -> None:
+    def _populate(self, shard_accounts: int) -> None:
         cheap = make_password_record(PASSWORD, b"salt" * 4, b"salt" * 4)
         engine = Engine(self.directory, now_ms=int(time.time() * 1000))
-        engine.execute([AddDomain(DOMAIN), *(AddAccount(address, cheap) for address in (*READERS, *MOVERS, SENDER))], 0)
+        with mock.patch.object(engine_module, "SHARD_ACCOUNTS", shard_accounts):
+            engine.execute([AddDomain(DOMAIN), *(AddAccount(address, cheap) for address in (*READERS, *MOVERS, SENDER)),
+                            AddAlias(FORWARDED, (FORWARDER, FORWARD_PATH))], 0)
         engine.close()
 
     @property

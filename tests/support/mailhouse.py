@@ -10,7 +10,7 @@ from pathlib import Path
 from fumibako.faces.smtp import Role, Services, SmtpConfig, open_session
 from fumibako.model.account import Account, PasswordRecord
 from fumibako.model.envelope import Envelope, Peer, Recipient
-from fumibako.model.ops import AddAccount, AddAlias, AddDomain, SetSetting
+from fumibako.model.ops import AddAccount, AddAlias, AddDomain, DrainOutbox, SetSetting
 from fumibako.model.queue import QueueItem
 from fumibako.net.offload import Offload
 from fumibako.net.stream import Stream
@@ -96,6 +96,8 @@ class MailHouse:
         return []
 
     async def queued(self) -> list[QueueItem]:
+        """What waits for others, in the queue or on the way to it."""
+        await self.store.commit(DrainOutbox())
         return await self.store.queue_items()
 
     async def queued_octets(self, item: QueueItem) -> bytes:

@@ -57,8 +57,20 @@ class LocalRecipient(msgspec.Struct, frozen=True, tag=True, array_like=True):
     quota_limit_octets: int = 0
 
 
+class Outgoing(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What a delivery causes for others: its body, with an envelope and a prefix of its own, queued under this trace_id."""
+
+    trace_id: TraceId
+    envelope: Envelope
+    prefix: bytes
+
+
 class Deliver(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Put one body into the mailboxes of recipients of one shard, all or nothing. cache: packed index, opaque here."""
+    """Put one body into the mailboxes of recipients of one shard, all or nothing. cache: packed index, opaque here.
+
+    outgoing: as durable as the mail itself when this is answered, on its way to the queue; nothing of it happens again where
+    every recipient was delivered before.
+    """
 
     trace_id: TraceId
     body: Body
@@ -66,6 +78,7 @@ class Deliver(msgspec.Struct, frozen=True, tag=True, array_like=True):
     recipients: tuple[LocalRecipient, ...]
     internal_date: int
     threading: Threading = Threading()
+    outgoing: tuple[Outgoing, ...] = ()
 
 
 class Appended(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -6,6 +6,7 @@ Failure: `AdminError` with a catalogue text for the person; StoreUnavailable pas
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from fumibako.model.ops import (
     ChangeQueue,
     Counted,
     DomainMade,
+    DrainOutbox,
     Operation,
     QueueAction,
     Refusal,
@@ -42,6 +44,10 @@ from fumibako.services.policy import SETTINGS, SettingError, parse_setting
 from fumibako.services.texts import N_
 from fumibako.store.base import Store, StoreRefused, expect
 
+GATHERED = 10_000       # messages at once
+
+log = logging.getLogger("fumibako.admin")
+
 _LOCAL_PART = re.compile(r"[^\s\x00-\x1f\x7f<>]{1,256}")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+{_LABEL}")
@@ -57,7 +63,7 @@ REFUSALS: dict[Refusal, str] = {
     Refusal.BAD_NAME: N_("{name} is not a valid name"),
     Refusal.FROZEN: N_("{name} is being moved; try again later"),
     Refusal.LIMIT: N_("{name}: a limit is reached"),
-    Refusal.DISK_FULL: N_("the disk is full"),
+    Refusal.DISK_FULL: N_("the disk is full, and nothing was changed; free some space on it and try again"),
 }
 
 
@@ -208,7 +214,15 @@ class Admin:
 
     # -- queue --
 
+    async def _gather(self) -> None:
+        """What deliveries have caused is in the queue before anybody looks at it or changes it."""
+        try:
+            await self._store.commit(DrainOutbox(GATHERED))
+        except StoreRefused as error:       # the disk is full: what is there can still be shown and deleted
+            log.warning("some mail waits outside the queue: %s", error)
+
     async def queue(self, domain: str = "") -> list[QueueItem]:
+        await self._gather()
         return await self._store.queue_items(domain_name(domain) if domain else "")
 
     async def queue_item(self, queue_id: int) -> QueueItem:
@@ -218,6 +232,7 @@ class Admin:
 
     async def change_queue(self, action: QueueAction, queue_ids: tuple[int, ...], now_ms: int) -> int:
         """queue_ids empty: every message. Returns how many messages were changed."""
+        await self._gather()
         operation = ChangeQueue(action, tuple(QueueId(one) for one in queue_ids), now_ms)
         return expect(await self._commit(operation, str(action)), Counted).count
 

@@ -154,7 +154,10 @@ class QueueRunner:
 
     async def _lease(self) -> Leased:
         now_ms = self._clock.now_ms()
-        await self._store.commit(DrainOutbox())
+        try:
+            await self._store.commit(DrainOutbox())
+        except StoreRefused as error:       # what is in the queue already must get out, the more so
+            log.warning("an outbox waits for room on the disk: %s", error)
         self._resting = {domain: rest for domain, rest in self._resting.items() if rest[0] > now_ms}
         room = min(LEASED_AT_ONCE, MESSAGES_MAX - self._messages)
         if room <= 0:

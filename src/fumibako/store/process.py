@@ -229,7 +229,7 @@ class StorageServer:
         if durable:
             operations: list[Command] = [request.operation for _, request in durable]
             outcomes = self._engine.execute(operations, self._now_ms())
-            reach("before-answer")
+            reach("before-answer", map(type, operations))
             for (connection, request), (result, notices) in zip(durable, outcomes, strict=True):
                 for notice in notices:
                     self._tell(notice)

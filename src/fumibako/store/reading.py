@@ -24,6 +24,7 @@ from fumibako.model.queue import QueueItem
 from fumibako.model.view import View
 from fumibako.store.base import BodyWriter, Listener, StoreUnavailable
 from fumibako.store.disk import DiskIO
+from fumibako.store.failpoint import reach
 from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.spool import Offload, SpoolWriter
 from fumibako.store.sqlite.layout import SPOOL
@@ -44,7 +45,10 @@ class ReadingStore(ABC):
         """Have the operation done; StoreRefused and StoreUnavailable as `commit` promises."""
 
     async def commit(self, operation: Operation) -> Result:
-        return await self._commit(operation)
+        reach("before-request", (type(operation),))
+        result = await self._commit(operation)
+        reach("after-response", (type(operation),))
+        return result
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         self._listeners.append(listener)

@@ -31,8 +31,8 @@ def _row(found: Account) -> dict[str, object]:
 def _detail(found: AccountDetail) -> dict[str, object]:
     boxes = [{"name": one.name, "messages": one.total, "unseen": one.unseen, "size_octets": one.size_octets,
               "special_use": one.special_use} for one in found.mailboxes]
-    return {**_row(found.account), "used_octets": found.quota.used_octets, "messages": found.quota.messages,
-            "opened": found.opened, "mailboxes": boxes}
+    return {**_row(found.account), "shard": found.account.shard, "used_octets": found.quota.used_octets,
+            "messages": found.quota.messages, "opened": found.opened, "mailboxes": boxes}
 
 
 @account.command()
@@ -71,7 +71,7 @@ def show(terminal: Terminal, address: str) -> None:
     terminal.value(_detail(found), (
         (N_("Address"), found.account.address), (N_("Status"), found.account.status), (N_("Name"), found.account.display_name),
         (N_("Used"), found.quota.used_octets), (N_("Quota"), found.account.quota_limit_octets),
-        (N_("Messages"), found.quota.messages), (N_("Mailboxes"), boxes)))
+        (N_("Messages"), found.quota.messages), (N_("Shard"), found.account.shard), (N_("Mailboxes"), boxes)))
     if not found.opened:
         terminal.say(N_("not used yet: the mailboxes are made at the first login or with the first mail"))
 

@@ -21,20 +21,20 @@ import apsw
 
 from fumibako.model import ops
 from fumibako.model.account import AccountStatus
-from fumibako.model.change import Notice
+from fumibako.model.change import Notice, Rang
 from fumibako.model.frames import Command, MakeSecret, PutCache
 from fumibako.model.ids import AccountId, MailboxId
-from fumibako.model.ops import Done, Refusal, Refused, Result
+from fumibako.model.ops import Counted, Done, Refusal, Refused, Result
 from fumibako.store.base import StoreRefused, StoreUnavailable
 from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import reach
 from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.schema import migrate
-from fumibako.store.segment import SegmentReader, SegmentWriter, SyncFailed, segment_numbers, settle_names
+from fumibako.store.segment import SegmentWriter, SyncFailed, segment_numbers, settle_names
 from fumibako.store.sqlite import directory, housekeeping, mail, mailboxes, queue
 from fumibako.store.sqlite.database import Database, open_writer
 from fumibako.store.sqlite.layout import CONTROL, LOCK, QUEUE, SPOOL, make_directories, shard_directory
-from fumibako.store.sqlite.outbox import Outboxes, drain_outbox
+from fumibako.store.sqlite.outbox import Outbox, drain_outbox
 from fumibako.store.sqlite.unit import Executed, Unit
 
 _log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Engine:
             for shard_id, name in self._control.database.rows("SELECT id, directory FROM shard ORDER BY id"):
                 self._open_shard(shard_id, name, now_ms)
             if not self._shards:
-                self._new_shard(now_ms)
+                self._new_shard(1, now_ms)
         except BaseException:
             self.disk.close(self._lock)
             raise
@@ -128,7 +128,7 @@ class Engine:
     def give_up(self) -> None:
         """After EngineFailed: `close` then leaves the logs to the next start. To merge them would sync a second time."""
         for unit in self._units():
-            unit.database.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            unit.database.keep_log()
 
     def _units(self) -> list[Unit]:
         """In the order in which they commit."""
@@ -139,7 +139,12 @@ class Engine:
     def _open(self, path: Path, kind: str, now_ms: int) -> Database:
         self.disk.close(self.disk.open_write(path))     # SQLite would make it readable for others
         database = open_writer(path, self.disk.vfs)
-        migrate(database, kind, now_ms)
+        reach("database-opened")
+        try:
+            migrate(database, kind, now_ms)
+        except BaseException:
+            database.abandon()
+            raise
         return database
 
     def _open_segments(self, database: Database, directory: Path) -> SegmentWriter:
@@ -159,12 +164,14 @@ class Engine:
     def _segments_of(self, shard_id: int) -> Path:
         return self.directory / shard_directory(shard_id) / "seg"
 
-    def _new_shard(self, now_ms: int) -> None:
-        """The files first, then the row: a crash between leaves an empty shard that the next try takes over."""
-        shard_id = max(self._shards, default=0) + 1
+    def _new_shard(self, shard_id: int, now_ms: int) -> None:
+        """The files first, then the row: a crash or a refusal between leaves an empty shard that the next try takes over."""
         name = shard_directory(shard_id)
-        make_directories(self.disk, self.directory, name)
-        self._open_shard(shard_id, name, now_ms)
+        if shard_id not in self._shards:
+            make_directories(self.disk, self.directory, name)
+            reach("shard-directory")
+            self._open_shard(shard_id, name, now_ms)
+            reach("shard-opened")
         self._control.database.run("INSERT INTO shard VALUES(?, ?, ?)", shard_id, name, now_ms)
 
     # -- a batch --
@@ -194,15 +201,14 @@ class Engine:
     def _run(self, index: int, operation: Command, now_ms: int, outcomes: list[Outcome]) -> Outcome:
         """One operation in its savepoint; a full disk takes the earlier ones of its transaction along."""
         try:
-            unit = self._unit_for(operation, now_ms)
+            unit = self._unit_for(operation)
             self._check_space(unit, operation)
         except StoreRefused as refused:
             return Refused(refused.refusal, refused.detail), ()
         if unit.failed:
             return unit.failed, ()
         if not unit.active:
-            unit.database.run("BEGIN IMMEDIATE")
-            unit.active = True
+            unit.begin()
             reach("batch-begun")
         try:
             outcome = self._in_savepoint(unit, operation, now_ms)
@@ -210,6 +216,7 @@ class Engine:
             self._fail(unit, stopped.result, outcomes)
             return stopped.result, ()
         unit.members.append(index)
+        unit.kinds.add(type(operation))
         return outcome
 
     def _in_savepoint(self, unit: Unit, operation: Command, now_ms: int) -> Outcome:
@@ -217,6 +224,8 @@ class Engine:
         mark = unit.segments.mark() if unit.segments else None
         database.run("SAVEPOINT operation")
         try:
+            if isinstance(operation, ops.AddAccount):
+                self._make_room(now_ms)
             outcome: Outcome = _EXECUTORS[type(operation)](unit, operation, now_ms)
             database.run("RELEASE operation")
             reach("operation-done")
@@ -241,9 +250,9 @@ class Engine:
             if unit.segments:
                 _register(unit.database, unit.segments, now_ms)
                 unit.segments.flush()
-            reach("before-commit")
+            reach("before-commit", unit.kinds)
             unit.database.run("COMMIT")
-            reach("after-commit")
+            reach("after-commit", unit.kinds)
         except (apsw.Error, OSError) as error:
             try:
                 _raise_if_fatal(error)
@@ -253,8 +262,7 @@ class Engine:
             raise
         if unit.segments:
             unit.segments.keep()
-        unit.active = False
-        unit.members.clear()
+        unit.end()
 
     def _fail(self, unit: Unit, result: Refused, outcomes: list[Outcome]) -> None:
         """Undo the unit's transaction; all its operations of this batch, also those that would come yet, get `result`."""
@@ -265,17 +273,22 @@ class Engine:
             unit.segments.drop()
         for index in unit.members:
             outcomes[index] = result, ()
-        unit.members.clear()
-        unit.active = False
+        unit.end()
         self._places.clear()
 
     def _drain(self, operation: Command, now_ms: int) -> Outcome:
+        """Shard by shard; one whose disk is full holds up no other."""
         assert isinstance(operation, ops.DrainOutbox)
-        shards = [(unit, SegmentReader(self.disk, self._segments_of(shard_id))) for shard_id, unit in self._shards.items()]
-        try:
-            return drain_outbox(Outboxes(self._queue, shards, self._commit_alone), operation, now_ms)
-        except (apsw.Error, OSError) as error:
-            return self._undone(error), ()
+        moved, full = 0, None
+        for shard_id, unit in self._shards.items():
+            outbox = Outbox(self._queue, unit, self._segments_of(shard_id), self.disk, self.directory / SPOOL, self._commit_alone)
+            try:
+                moved += drain_outbox(outbox, operation.limit - moved, now_ms)
+            except StoreRefused as refused:
+                full = Refused(refused.refusal, refused.detail)
+            except (apsw.Error, OSError) as error:
+                full = self._undone(error)
+        return full or Counted(moved), (Rang(),) if moved or full else ()
 
     def _undone(self, error: Exception) -> Refused:
         """What was under way outside a batch is undone where the disk is full; raises where it is anything else."""
@@ -288,24 +301,24 @@ class Engine:
             return stopped.result
         raise error
 
-    def _commit_alone(self, unit: Unit, now_ms: int) -> bool:
-        """Commit a transaction outside a batch; False when the disk is full."""
+    def _commit_alone(self, unit: Unit, now_ms: int) -> None:
+        """Commit a transaction outside a batch; StoreRefused when the disk is full."""
         outcomes: list[Outcome] = [(Done(), ())]
         unit.members.append(0)
+        unit.kinds.add(ops.DrainOutbox)
         self._commit(unit, now_ms, outcomes)
-        return isinstance(outcomes[0][0], Done)
+        if isinstance(outcomes[0][0], Refused):
+            raise StoreRefused(outcomes[0][0].refusal, f"{unit.name}: {outcomes[0][0].detail}")
 
     # -- where an operation belongs --
 
-    def _unit_for(self, operation: Command, now_ms: int) -> Unit:
+    def _unit_for(self, operation: Command) -> Unit:
         kind = type(operation)
         if kind in _MAIL:
             return self._shards[self._shard_of(_accounts_of(operation))]
         if kind in _QUEUE:
             return self._queue
-        if isinstance(operation, ops.AddAccount):
-            self._make_room(now_ms)
-        elif isinstance(operation, ops.RemoveAccount | ops.SetAccountStatus):
+        if isinstance(operation, ops.RemoveAccount | ops.SetAccountStatus):
             self._places.clear()
         return self._control
 
@@ -327,11 +340,20 @@ class Engine:
         return place
 
     def _make_room(self, now_ms: int) -> None:
-        """DESIGN §3: a new shard at 2,000 accounts or 20 GB of mail.db."""
-        newest = max(self._shards)
-        accounts = self._control.database.row("SELECT count(*) FROM principal WHERE shard = ?", newest)[0]
-        if accounts >= SHARD_ACCOUNTS or self.disk.size_octets(self._shards[newest].database.path) >= SHARD_OCTETS:
-            self._new_shard(now_ms)
+        """DESIGN §3: a new shard at 2,000 accounts or 20 GB of mail.db; its row is part of the account's own operation."""
+        newest, accounts = self._control.database.row(
+            "SELECT max(id), (SELECT count(*) FROM principal WHERE shard = (SELECT max(id) FROM shard)) FROM shard")
+        if accounts < SHARD_ACCOUNTS and self.disk.size_octets(self._shards[newest].database.path) < SHARD_OCTETS:
+            return
+        free_octets = self.disk.free_octets(self.directory)
+        if not has_room(free_octets, self._reserve_octets, 0):
+            raise StoreRefused(Refusal.DISK_FULL, f"{free_octets} octets are free: too few for another shard")
+        try:
+            self._new_shard(newest + 1, now_ms)
+        except OSError as error:
+            if _is_full(error):
+                raise
+            raise EngineFailed(f"shard {newest + 1}: {error}") from error
 
     def _check_space(self, unit: Unit, operation: Command) -> None:
         size = sum(body.size_octets for body in _bodies_of(operation))
@@ -388,10 +410,13 @@ def _register(database: Database, segments: SegmentWriter, now_ms: int) -> None:
         database.run("UPDATE segment SET sealed = 1 WHERE id = ?", number)
 
 
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+
+
 def _raise_if_fatal(error: Exception) -> None:
     """_Stopped where the disk is full, EngineFailed where nothing is sure any more; returns for everything else."""
-    full = isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
-    if full:
+    if _is_full(error):
         raise _Stopped(Refused(Refusal.DISK_FULL, str(error))) from error
     if isinstance(error, apsw.IOError | apsw.CorruptError | apsw.NotADBError | apsw.NoMemError | SyncFailed | EngineFailed):
         raise EngineFailed(f"{type(error).__name__}: {error}") from error

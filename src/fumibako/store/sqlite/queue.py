@@ -59,11 +59,17 @@ def queue_item(message: Row, recipients: list[Row]) -> QueueItem:
 
 def enqueue(unit: Unit, operation: Enqueue, now_ms: int) -> Executed:
     database = unit.database
-    known = database.row("SELECT id FROM q_message WHERE trace_id = ?", operation.trace_id)
-    if known or database.row("SELECT 1 FROM q_finished WHERE trace_id = ?", operation.trace_id):
+    if is_known(database, operation.trace_id):
+        known = database.row("SELECT id FROM q_message WHERE trace_id = ?", operation.trace_id)
         return Queued(QueueId(known[0] if known else 0), duplicate=True), ()
     blob = add_blob(unit, operation.body, operation.trace_id, (), 1)
     return Queued(insert_message(database, operation, blob)), () if operation.held else (Rang(),)
+
+
+def is_known(database: Database, trace_id: bytes) -> bool:
+    """Whether a message of that trace_id waits here or has been through."""
+    return database.row("SELECT 1 FROM q_message WHERE trace_id = ?1 UNION ALL SELECT 1 FROM q_finished WHERE trace_id = ?1",
+                        trace_id) is not None
 
 
 def insert_message(database: Database, operation: Enqueue, blob: int) -> QueueId:
