@@ -51,7 +51,7 @@ def told_by_child(work: Callable[[Callable[[], object]], None], armed: str) -> t
 
 
 def whole_story(directory: Path, answered: Callable[[], object]) -> None:
-    """The story, three weeks, and a second start."""
+    """The story, three weeks, a second start, and what comes after another three."""
     teller = story.Teller(directory, DiskIO())
     for step in teller.steps():
         assert teller.tell(step)
@@ -59,7 +59,9 @@ def whole_story(directory: Path, answered: Callable[[], object]) -> None:
     teller.tidy()
     answered()
     teller.engine.close()
-    story.Teller(directory, DiskIO()).engine.close()
+    teller = story.Teller(directory, DiskIO())
+    teller.thin_out()
+    teller.engine.close()
 
 
 @pytest.mark.parametrize("visit", [1, 2, 3])

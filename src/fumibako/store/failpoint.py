@@ -24,7 +24,10 @@ FAILPOINTS = (
     "before-answer",        # the batch is durable, nobody was told
     "half-answered",        # one worker has its answers, the others don't
     "mid-outbox",           # the queue has the message, the outbox still has it too
-    "segment-unlinked",     # a dead segment's file is gone, its row is not
+    "blobs-moved",          # compaction: records and rows are noted, nothing is written; then as a batch from "segment-written"
+    "segment-condemned",    # an hour after its last blob left: the file is still there
+    "segment-unlinked",     # it is gone, but may come back with a power cut
+    "unlink-synced",        # it is gone for good, its row is not
     "mid-recovery",         # a segment is cut, not yet marked as cut
     "recovered",            # everything is open, nothing was served
 )

@@ -31,7 +31,7 @@ from fumibako.store.failpoint import reach
 from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.schema import migrate
 from fumibako.store.segment import SegmentReader, SegmentWriter, SyncFailed, segment_numbers, settle_names
-from fumibako.store.sqlite import directory, housekeeping, mail, mailboxes, queue
+from fumibako.store.sqlite import compaction, directory, housekeeping, mail, mailboxes, queue
 from fumibako.store.sqlite.database import Database, open_writer
 from fumibako.store.sqlite.layout import CONTROL, LOCK, QUEUE, SPOOL, make_directories, shard_directory
 from fumibako.store.sqlite.outbox import Outboxes, drain_outbox
@@ -352,22 +352,52 @@ class Engine:
             raise StoreRefused(Refusal.NO_SUCH_MAILBOX, f"account {account_id} mailbox {mailbox_id}")
         return int(row[0])
 
-    def housekeep(self, now_ms: int) -> None:
-        """A short piece of the work that nobody waits for: purging, trimming, unlinking; call it when idle."""
+    def housekeep(self, now_ms: int, *, pinned: bool = False) -> bool:
+        """A short piece of the work that nobody waits for: purging, trimming, compacting, unlinking.
+
+        pinned: a backup reads the segments, so no file of theirs goes. True: something was done, there may be more.
+        """
         try:
             housekeeping.tidy_queue(self._queue, now_ms)
-            for unit in self._shards.values():
-                housekeeping.tidy_shard(unit, self._control.database, now_ms)
-            housekeeping.tidy_segments(self._queue, self.disk, self.directory / QUEUE)
+            # Bodies of the queue come and go in order: whole segments die, none needs compaction.
+            done = [self._tidy_segments(self._queue, self.directory / QUEUE, now_ms, pinned=pinned, compacting=False)]
             for shard_id, unit in self._shards.items():
-                housekeeping.tidy_segments(unit, self.disk, self._segments_of(shard_id))
+                done.append(housekeeping.tidy_shard(unit, self._control.database, now_ms))
+                done.append(self._tidy_segments(unit, self._segments_of(shard_id), now_ms, pinned=pinned, compacting=True))
             housekeeping.tidy_spool(self.disk, self.directory / SPOOL, now_ms)
+            return any(done)
         except (apsw.Error, SyncFailed, OSError) as error:
             try:
                 refused = self._undone(error)
             except (apsw.Error, OSError):
                 raise EngineFailed(f"{type(error).__name__}: {error}") from error
             _log.warning("nothing is tidied: %s", refused.detail)
+            return False
+
+    def _tidy_segments(self, unit: Unit, directory: Path, now_ms: int, *, pinned: bool, compacting: bool) -> bool:
+        found = compaction.survey(unit, self.disk, directory, now_ms, compacting=compacting)
+        moved = bool(found.thin) and self._move_piece(unit, directory, found.thin, now_ms)
+        if found.thin and not moved:
+            unit.surveyed = found.thin      # those behind it get their turn
+        unlinked = 0 if pinned else compaction.unlink_replaced(unit.database, self.disk, directory, now_ms)
+        return bool(found.marked or moved or unlinked)
+
+    def _move_piece(self, unit: Unit, directory: Path, number: int, now_ms: int) -> bool:
+        if not has_room(self.disk.free_octets(self.directory), self._reserve_octets, compaction.PIECE_OCTETS):
+            return False
+        reader = SegmentReader(self.disk, directory)
+        try:
+            piece = compaction.read_piece(unit, reader, number)
+        except OSError as error:
+            unit.left_alone.add(number)
+            _log.error("segment %d of %s is not compacted: %s; fumibako check names what is damaged", number, unit.name, error)
+            return False
+        finally:
+            reader.close()
+        unit.database.run("BEGIN IMMEDIATE")
+        unit.active = True
+        compaction.move_piece(unit, number, piece, now_ms)
+        return self._commit_alone(unit, now_ms)
 
 
 def _lock(disk: DiskIO, path: Path) -> int:
@@ -383,7 +413,7 @@ def _lock(disk: DiskIO, path: Path) -> int:
 def _register(database: Database, segments: SegmentWriter, now_ms: int) -> None:
     """Rows of new segments go with the first transaction that uses them."""
     for number, own in segments.unregistered:
-        database.run("INSERT INTO segment VALUES(?, ?, ?, ?)", number, int(own), int(own), now_ms)
+        database.run("INSERT INTO segment(id, own, sealed, created_ms) VALUES(?, ?, ?, ?)", number, int(own), int(own), now_ms)
     for number in segments.sealed:
         database.run("UPDATE segment SET sealed = 1 WHERE id = ?", number)
 

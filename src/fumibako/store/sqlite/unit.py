@@ -25,7 +25,8 @@ pack = msgspec.msgpack.Encoder().encode
 class Unit:
     """name: as in messages to the administrator; segments: None for control.db; active: a transaction is open;
     members: indexes of the operations in it; failed: what every further operation of this batch
-    gets; tidied: the account that housekeeping saw last."""
+    gets; tidied, surveyed: the account and the segment that housekeeping saw last; left_alone: segments with a record
+    that can't be read, so that compaction leaves them."""
 
     name: str
     database: Database
@@ -34,6 +35,8 @@ class Unit:
     members: list[int] = field(default_factory=list)
     failed: Refused | None = None
     tidied: int = 0
+    surveyed: int = 0
+    left_alone: set[int] = field(default_factory=set)
 
 
 def add_blob(unit: Unit, body: Body, trace_id: bytes, owners: Sequence[int], refs: int) -> BlobId:
