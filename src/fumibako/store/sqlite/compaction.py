@@ -6,6 +6,8 @@ Contract: every function does a bounded piece and can be broken off anywhere. A 
 Failure: apsw.Error, OSError; DamagedRecord (an OSError) from `read_piece`.
 """
 
+# ruff: noqa: S608 - what is put into the text of a statement is always a constant of ours
+
 from __future__ import annotations
 
 import hashlib
@@ -29,7 +31,7 @@ _UNLINKED = 20
 
 _BORN_HERE = "id BETWEEN ?1 << 32 AND (?1 << 32) | 4294967295 AND segment_id = ?1"
 _MOVED_HERE = "segment_id = ?1 AND segment_id <> id >> 32"
-_LIVE = (f"SELECT id, offset, size_octets FROM blob WHERE {_BORN_HERE} "                            # noqa: S608 - ours
+_LIVE = (f"SELECT id, offset, size_octets FROM blob WHERE {_BORN_HERE} "
          f"UNION ALL SELECT id, offset, size_octets FROM blob WHERE {_MOVED_HERE}")
 
 
@@ -52,7 +54,7 @@ class Moving:
 
 def end_of_records(database: Database, number: int) -> int:
     """Where the last living record of a segment ends."""
-    return int(database.row(f"SELECT coalesce(max(offset + size_octets + {HEADER_OCTETS}), 0) FROM ({_LIVE})", number)[0])  # noqa: S608
+    return int(database.row(f"SELECT coalesce(max(offset + size_octets + {HEADER_OCTETS}), 0) FROM ({_LIVE})", number)[0])
 
 
 def survey(unit: Unit, disk: DiskIO, directory: Path, now_ms: int, *, compacting: bool) -> Survey:
@@ -62,7 +64,7 @@ def survey(unit: Unit, disk: DiskIO, directory: Path, now_ms: int, *, compacting
                          unit.surveyed, _SEGMENTS)
     for number, own in rows:
         blobs, octets = database.row(
-            f"SELECT count(*), coalesce(sum(size_octets + {HEADER_OCTETS}), 0) FROM ({_LIVE})", number)     # noqa: S608
+            f"SELECT count(*), coalesce(sum(size_octets + {HEADER_OCTETS}), 0) FROM ({_LIVE})", number)
         counted += blobs
         if not blobs:
             empty.append(number)
@@ -117,7 +119,7 @@ def move_piece(unit: Unit, number: int, piece: Sequence[Moving], now_ms: int) ->
         body = Body(one.header.size_octets, one.header.sha256, one.header.crc32, one.octets)
         place = unit.segments.append(body, one.header.trace_id, one.header.owners)
         unit.database.run("UPDATE blob SET segment_id = ?, offset = ? WHERE id = ?", place >> 32, place & 0xFFFFFFFF, one.blob)
-    if not unit.database.row(f"SELECT 1 FROM ({_LIVE}) LIMIT 1", number):       # noqa: S608
+    if not unit.database.row(f"SELECT 1 FROM ({_LIVE}) LIMIT 1", number):
         _mark(unit.database, [number], now_ms)
     reach("blobs-moved")
 

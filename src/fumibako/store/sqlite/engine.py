@@ -31,7 +31,7 @@ from fumibako.store.failpoint import reach
 from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.schema import migrate
 from fumibako.store.segment import SegmentReader, SegmentWriter, SyncFailed, segment_numbers, settle_names
-from fumibako.store.sqlite import compaction, directory, housekeeping, mail, mailboxes, queue
+from fumibako.store.sqlite import compaction, directory, housekeeping, mail, mailboxes, queue, recovery
 from fumibako.store.sqlite.database import Database, open_writer
 from fumibako.store.sqlite.layout import CONTROL, LOCK, QUEUE, SPOOL, make_directories, shard_directory
 from fumibako.store.sqlite.outbox import Outboxes, drain_outbox
@@ -69,7 +69,7 @@ def _put_cache(unit: Unit, operation: PutCache, now_ms: int) -> Executed:
 
 _MAIL: dict[type, _Executor] = {
     ops.Deliver: mail.deliver, ops.Append: mail.append, ops.SetFlags: mail.set_flags, ops.Copy: mail.copy,
-    ops.Move: mail.move, ops.Expunge: mail.expunge, ops.OpenAccount: mailboxes.open_account,
+    ops.Move: mail.move, ops.Expunge: mail.expunge, ops.Recover: recovery.recover, ops.OpenAccount: mailboxes.open_account,
     ops.CreateMailbox: mailboxes.create_mailbox, ops.DeleteMailbox: mailboxes.delete_mailbox,
     ops.RenameMailbox: mailboxes.rename_mailbox, ops.Subscribe: mailboxes.subscribe, PutCache: _put_cache,
 }
@@ -80,7 +80,8 @@ _QUEUE: dict[type, _Executor] = {
 _DIRECTORY: dict[type, _Executor] = {
     ops.AddDomain: directory.add_domain, ops.RemoveDomain: directory.remove_domain, ops.AddAccount: directory.add_account,
     ops.SetPassword: directory.set_password, ops.SetAccountStatus: directory.set_account_status,
-    ops.RemoveAccount: directory.remove_account, ops.AddAlias: directory.add_alias, ops.RemoveAlias: directory.remove_alias,
+    ops.RemoveAccount: directory.remove_account, ops.AddHold: directory.add_hold, ops.RemoveHold: directory.remove_hold,
+    ops.AddAlias: directory.add_alias, ops.RemoveAlias: directory.remove_alias,
     ops.SetSetting: directory.set_setting, ops.UnsetSetting: directory.unset_setting, MakeSecret: directory.make_secret,
 }
 _EXECUTORS = _MAIL | _QUEUE | _DIRECTORY
