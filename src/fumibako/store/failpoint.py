@@ -28,6 +28,7 @@ FAILPOINTS = (
     "segment-condemned",    # an hour after its last blob left: the file is still there
     "segment-unlinked",     # it is gone, but may come back with a power cut
     "unlink-synced",        # it is gone for good, its row is not
+    "mid-migration",        # the tables of a step are made, its transaction is open
     "mid-recovery",         # a segment is cut, not yet marked as cut
     "recovered",            # everything is open, nothing was served
 )

@@ -88,6 +88,10 @@ def _size_octets(disk: DiskIO, directory: Path, number: int) -> int:
         return 0        # lost: there is nothing to copy, and `check` names it
 
 
+def _is_alive(database: Database, number: int) -> bool:
+    return database.row(f"{_LIVE} LIMIT 1", number) is not None
+
+
 def _mark(database: Database, numbers: Sequence[int], now_ms: int) -> None:
     database.run("UPDATE segment SET replaced_ms = ? WHERE id IN (SELECT value FROM json_each(?))",
                  max(1, now_ms), json_list(numbers))
@@ -119,15 +123,17 @@ def move_piece(unit: Unit, number: int, piece: Sequence[Moving], now_ms: int) ->
         body = Body(one.header.size_octets, one.header.sha256, one.header.crc32, one.octets)
         place = unit.segments.append(body, one.header.trace_id, one.header.owners)
         unit.database.run("UPDATE blob SET segment_id = ?, offset = ? WHERE id = ?", place >> 32, place & 0xFFFFFFFF, one.blob)
-    if not unit.database.row(f"SELECT 1 FROM ({_LIVE}) LIMIT 1", number):
+    if not _is_alive(unit.database, number):
         _mark(unit.database, [number], now_ms)
     reach("blobs-moved")
 
 
 def unlink_replaced(database: Database, disk: DiskIO, directory: Path, now_ms: int) -> int:
     """Unlink files nobody should read any more; a reader that holds one open finishes in peace. How many went."""
-    gone = [row[0] for row in database.rows("SELECT id FROM segment WHERE replaced_ms > 0 AND replaced_ms <= ? LIMIT ?",
-                                            now_ms - REPLACED_MS, _UNLINKED)]
+    old = [row[0] for row in database.rows("SELECT id FROM segment WHERE replaced_ms > 0 AND replaced_ms <= ? LIMIT ?",
+                                           now_ms - REPLACED_MS, _UNLINKED)]
+    # Nothing lives there by construction; whether it is so is asked where it would cost mail.
+    gone = [number for number in old if not _is_alive(database, number)]
     if gone:
         reach("segment-condemned")
         for number in gone:
