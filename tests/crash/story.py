@@ -140,7 +140,8 @@ class Teller:
     def tidy(self) -> None:
         """Three weeks later, and again when replaced segments may go."""
         for later_ms in (0, REPLACED_MS):
-            self.engine.housekeep(NOW_MS + 21 * DAY_MS + later_ms)
+            while self.engine.housekeep(NOW_MS + 21 * DAY_MS + later_ms):
+                pass
 
     def thin_out(self) -> None:
         """Nearly everything is expunged; six weeks later what is left of the segment moves on, then its file goes."""

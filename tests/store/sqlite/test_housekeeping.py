@@ -42,6 +42,14 @@ def reopened(engine: Engine) -> Engine:
     return Engine(engine.directory, now_ms=NOW_MS)
 
 
+def tidy(engine: Engine, now_ms: int) -> int:
+    """Until nothing is left to do; how many pieces it took."""
+    pieces = 0
+    while engine.housekeep(now_ms):
+        pieces += 1
+    return pieces
+
+
 def segments(engine: Engine, place: str = "shard-001/seg") -> list[str]:
     return sorted(os.listdir(engine.directory / place))
 
@@ -66,7 +74,7 @@ def test_a_dead_segment_is_unlinked(tmp_path: Path) -> None:
     engine = reopened(engine)
     engine.housekeep(NOW_MS)
     assert segments(engine) == ["0000000001.seg"]
-    assert engine.housekeep(NOW_MS + RECOVERABLE_MS)
+    assert tidy(engine, NOW_MS + RECOVERABLE_MS) == 2      # purged, marked
     gone_ms = NOW_MS + RECOVERABLE_MS + REPLACED_MS
     assert not engine.housekeep(gone_ms - 1)
     assert not engine.housekeep(gone_ms, pinned=True)
@@ -108,8 +116,7 @@ def test_a_removed_account_is_purged_later(engine: Engine, reader: Reader) -> No
     engine.housekeep(NOW_MS)
     engine.housekeep(NOW_MS + RECOVERABLE_MS - 1)
     assert reader.mailboxes(ALICE)
-    for _ in range(4):
-        engine.housekeep(NOW_MS + RECOVERABLE_MS)
+    tidy(engine, NOW_MS + RECOVERABLE_MS)
     assert reader.mailboxes(ALICE) == [] and reader.mailboxes(BOB)[0].total == 1
     (made, _), = engine.execute([AddAccount("alice@example.jp", PASSWORD)], NOW_MS)
     assert made.account.id == AccountId(3)      # type: ignore[union-attr]

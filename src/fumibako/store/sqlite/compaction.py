@@ -24,7 +24,9 @@ from fumibako.store.sqlite.database import Database
 from fumibako.store.sqlite.unit import Unit, json_list
 
 REPLACED_MS = 60 * 60 * 1000        # DESIGN §3: for readers that hold an old place
-PIECE_OCTETS = 2 * 1024 * 1024      # copied at once: a batch waits for no more than that
+# Copied at once: a batch waits for no more than that.
+PIECE_OCTETS = 2 * 1024 * 1024
+_RECORDS = 200
 _SEGMENTS = 200                     # looked at in one survey
 _COUNTED = 20_000                   # blobs counted in one survey
 _UNLINKED = 20
@@ -101,7 +103,7 @@ def read_piece(unit: Unit, reader: SegmentReader, number: int) -> list[Moving]:
     """The next records that live in a segment, each as it was stored."""
     piece: list[Moving] = []
     octets = 0
-    for blob, offset, size in unit.database.rows(f"{_LIVE} LIMIT 500", number):
+    for blob, offset, size in unit.database.rows(f"{_LIVE} LIMIT {_RECORDS}", number):
         piece.append(_read_record(reader, number, blob, offset, size))
         octets += size + HEADER_OCTETS
         if octets >= PIECE_OCTETS:

@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 
 SHARD_ACCOUNTS = 2_000
 SHARD_OCTETS = 20 * 1024**3
+_TIDIED_AT_ONCE = 4     # shards looked at for something to tidy
 
 Outcome = tuple[Result | StoreUnavailable, tuple[Notice, ...]]
 _Executor = Callable[[Unit, Any, int], Executed]
@@ -114,6 +115,7 @@ class Engine:
         reach("recovered")
         self._places: dict[AccountId, int] = {}     # account -> shard; this process alone changes it
         self._free_octets = 0
+        self._tidied = 0                            # the unit that housekeeping saw last
         self._reserve_octets = reserve_octets(self.disk, directory)
 
     def close(self) -> None:
@@ -360,13 +362,13 @@ class Engine:
         """
         try:
             housekeeping.tidy_queue(self._queue, now_ms)
-            # Bodies of the queue come and go in order: whole segments die, none needs compaction.
-            done = [self._tidy_segments(self._queue, self.directory / QUEUE, now_ms, pinned=pinned, compacting=False)]
-            for shard_id, unit in self._shards.items():
-                done.append(housekeeping.tidy_shard(unit, self._control.database, now_ms))
-                done.append(self._tidy_segments(unit, self._segments_of(shard_id), now_ms, pinned=pinned, compacting=True))
             housekeeping.tidy_spool(self.disk, self.directory / SPOOL, now_ms)
-            return any(done)
+            units = [self._queue, *self._shards.values()]
+            for _ in units[:_TIDIED_AT_ONCE]:
+                self._tidied = (self._tidied + 1) % len(units)
+                if self._tidy(units[self._tidied], now_ms, pinned=pinned):
+                    return True
+            return False
         except (apsw.Error, SyncFailed, OSError) as error:
             try:
                 refused = self._undone(error)
@@ -375,13 +377,21 @@ class Engine:
             _log.warning("nothing is tidied: %s", refused.detail)
             return False
 
-    def _tidy_segments(self, unit: Unit, directory: Path, now_ms: int, *, pinned: bool, compacting: bool) -> bool:
-        found = compaction.survey(unit, self.disk, directory, now_ms, compacting=compacting)
-        moved = bool(found.thin) and self._move_piece(unit, directory, found.thin, now_ms)
-        if found.thin and not moved:
+    def _tidy(self, unit: Unit, now_ms: int, *, pinned: bool) -> bool:
+        """One piece of one kind, the first there is. True when there was one."""
+        is_queue = unit is self._queue
+        if not is_queue and housekeeping.tidy_shard(unit, self._control.database, now_ms):
+            return True
+        directory = self.directory / QUEUE if is_queue else unit.database.path.parent / "seg"
+        # Bodies of the queue come and go in order: whole segments die, none needs compaction.
+        found = compaction.survey(unit, self.disk, directory, now_ms, compacting=not is_queue)
+        if found.marked:
+            return True
+        if found.thin:
+            if self._move_piece(unit, directory, found.thin, now_ms):
+                return True
             unit.surveyed = found.thin      # those behind it get their turn
-        unlinked = 0 if pinned else compaction.unlink_replaced(unit.database, self.disk, directory, now_ms)
-        return bool(found.marked or moved or unlinked)
+        return not pinned and compaction.unlink_replaced(unit.database, self.disk, directory, now_ms) > 0
 
     def _move_piece(self, unit: Unit, directory: Path, number: int, now_ms: int) -> bool:
         if not has_room(self.disk.free_octets(self.directory), self._reserve_octets, compaction.PIECE_OCTETS):

@@ -22,7 +22,7 @@ KEYS_MS = 30 * _DAY_MS              # longer than any hand-over is repeated: the
 CHANGES_MS = 30 * _DAY_MS
 CHANGES_ROWS = 100_000
 SPOOL_MS = 60 * 60 * 1000
-_PIECE = 500            # messages purged at once: a batch waits for no more than that
+_PIECE = 200            # messages purged at once: a batch waits for no more than that
 _ACCOUNTS = 50
 
 _ACCOUNT_TABLES = ("keyword", "mailbox", "subscription", "entry", "change", "vanished", "delivered", "thread_ref", "pop3_uidl")
