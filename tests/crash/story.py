@@ -24,6 +24,7 @@ from fumibako.store.base import StoreUnavailable
 from fumibako.store.check import check
 from fumibako.store.disk import DiskIO
 from fumibako.store.spool import SpoolWriter
+from fumibako.store.sqlite.compaction import REPLACED_MS
 from fumibako.store.sqlite.database import open_reader
 from fumibako.store.sqlite.engine import Engine
 
@@ -126,8 +127,19 @@ class Teller:
         return not any(isinstance(result, Refused | StoreUnavailable) for result in results)
 
     def tidy(self) -> None:
-        """Three weeks later."""
-        self.engine.housekeep(NOW_MS + 21 * DAY_MS)
+        """Three weeks later, and again when replaced segments may go."""
+        for later_ms in (0, REPLACED_MS):
+            while self.engine.housekeep(NOW_MS + 21 * DAY_MS + later_ms):
+                pass
+
+    def thin_out(self) -> None:
+        """Nearly everything is expunged; six weeks later what is left of the segment moves on, then its file goes."""
+        every = tuple(map(Uid, range(1, 10)))
+        self.engine.execute([ops.Expunge(account, box, uids, only_deleted=False) for account, box, uids in (
+            (ALICE, INBOX, every), (ALICE, TRASH, every), (BOB, INBOX, (Uid(2),)))], NOW_MS)
+        for later_ms in (0, REPLACED_MS):
+            while self.engine.housekeep(NOW_MS + 42 * DAY_MS + later_ms):
+                pass
 
     def drain(self) -> None:
         assert not isinstance(self.engine.execute([ops.DrainOutbox()], NOW_MS)[0][0], Refused | StoreUnavailable | Done)

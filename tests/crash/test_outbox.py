@@ -39,7 +39,8 @@ def send_all(engine: Engine) -> int:
     leased, = execute(engine, ops.Lease(story.NOW_MS, 1_000, 100))
     assert isinstance(leased, ops.Leased)
     for item in leased.items:
-        execute(engine, ops.Settle(item.id, tuple(ops.RecipientOutcome(one.id, one.attempts, RELAYED) for one in item.recipients)))
+        outcomes = tuple(ops.RecipientOutcome(one.id, one.attempts, RELAYED) for one in item.recipients)
+        execute(engine, ops.Settle(item.id, outcomes))
     return len(leased.items)
 
 

@@ -65,6 +65,7 @@ def test_a_sound_directory(directory: Path) -> None:
     ("entry counts", "UPDATE email SET purge_after_ms = 0"),
     ("blob references", "UPDATE blob SET refs = refs + 1"),
     ("caches without blob", "INSERT INTO email_cache VALUES(77, x'00')"),
+    ("segments in use about to go", "UPDATE segment SET replaced_ms = 5, sealed = 1"),
 ])
 def test_derived_values_are_mended(directory: Path, kind: str, sql: str) -> None:
     spoil(directory, "shard-001/mail.db", sql)
@@ -82,9 +83,13 @@ def test_derived_values_are_mended(directory: Path, kind: str, sql: str) -> None
     ("shard-001/mail.db", "entries without message", "DELETE FROM email WHERE account_id = 2"),
     ("shard-001/mail.db", "entries without mailbox", "UPDATE entry SET mailbox_id = 77 WHERE account_id = 2"),
     ("shard-001/mail.db", "same EMAILID twice", "UPDATE email SET guid = x'00'"),
+    ("shard-001/mail.db", "two blobs in one place", "UPDATE blob SET offset = 0"),
+    ("shard-001/mail.db", "blobs without segment", "DELETE FROM segment"),
+    ("queue.db", "blobs without segment", "DELETE FROM segment"),
     ("queue.db", "messages without recipient", "DELETE FROM q_recipient"),
     ("queue.db", "recipients without message", "DELETE FROM q_message"),
     ("control.db", "accounts without domain", "DELETE FROM domain"),
+    ("control.db", "holds of nobody", "INSERT INTO hold VALUES(77, '', 'x@example.jp', 1)"),
 ])
 def test_what_cannot_be_derived_is_reported(directory: Path, name: str, kind: str, sql: str) -> None:
     spoil(directory, name, sql)

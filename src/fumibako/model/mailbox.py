@@ -69,6 +69,14 @@ class Entry(msgspec.Struct, frozen=True):
     thread_id: int
 
 
+class Recoverable(msgspec.Struct, frozen=True):
+    """An expunged message that is still kept. entry: with uid and saved_at 0; a hold may keep it beyond purge_after_ms."""
+
+    entry: Entry
+    expunged_ms: int
+    purge_after_ms: int
+
+
 class Quota(msgspec.Struct, frozen=True):
     """limit 0: none."""
 

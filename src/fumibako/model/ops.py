@@ -144,6 +144,18 @@ class Expunge(msgspec.Struct, frozen=True, tag=True, array_like=True):
     only_deleted: bool = True
 
 
+class Recover(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Give expunged messages that are still kept an entry again, without flags; the mailbox is made where it is missing.
+
+    At most 2,000 email_ids; empty: the first 2,000 there are. Those that have an entry, or are gone, are left out.
+    """
+
+    account_id: AccountId
+    email_ids: tuple[EmailId, ...]
+    mailbox: str
+    quota_limit_octets: int = 0
+
+
 class OpenAccount(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Make the account's rows and default mailboxes in its shard where they are missing; idempotent."""
 
@@ -291,6 +303,20 @@ class RemoveAccount(msgspec.Struct, frozen=True, tag=True, array_like=True):
     address: str
 
 
+class AddHold(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """From now on nothing of the account is purged, not even when it is removed. One hold a reason; idempotent."""
+
+    address: str
+    reason: str = ""
+
+
+class RemoveHold(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """reason None: every hold; for an address without a held account: those of removed accounts that had it. Answer: Counted."""
+
+    address: str
+    reason: str | None = None
+
+
 class AddAlias(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Adds the targets to those the alias has."""
 
@@ -376,12 +402,13 @@ class Ping(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 MailOperation = (
-    Deliver | Append | SetFlags | Copy | Move | Expunge | OpenAccount | CreateMailbox | DeleteMailbox | RenameMailbox | Subscribe
+    Deliver | Append | SetFlags | Copy | Move | Expunge | Recover | OpenAccount | CreateMailbox | DeleteMailbox | RenameMailbox
+    | Subscribe
 )
 QueueOperation = Enqueue | Lease | Settle | ChangeQueue | ReclaimLeases | DrainOutbox
 DirectoryOperation = (
     AddDomain | RemoveDomain | AddAccount | SetPassword | SetAccountStatus | RemoveAccount
-    | AddAlias | RemoveAlias | SetSetting | UnsetSetting
+    | AddHold | RemoveHold | AddAlias | RemoveAlias | SetSetting | UnsetSetting
 )
 MemoryOperation = Charge | Enter | Leave | LockMaildrop | UnlockMaildrop | ClaimRecent | Watch | WatchQueue | Ping
 Operation = MailOperation | QueueOperation | DirectoryOperation | MemoryOperation
@@ -396,6 +423,7 @@ class Refusal(enum.StrEnum):
     NO_SUCH_DOMAIN = "no such domain"
     NO_SUCH_ADDRESS = "no such address"
     NO_SUCH_SETTING = "no such setting"
+    NO_SUCH_HOLD = "no such hold"
     EXISTS = "exists already"
     IN_USE = "in use"
     BAD_NAME = "not a valid name"
@@ -457,6 +485,16 @@ class Expunged(msgspec.Struct, frozen=True, tag=True, array_like=True):
     modseq: ModSeq
 
 
+class Recovered(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """email_ids and uids are parallel."""
+
+    mailbox_id: MailboxId
+    uid_validity: int
+    email_ids: tuple[EmailId, ...]
+    uids: tuple[Uid, ...]
+    modseq: ModSeq
+
+
 class MailboxMade(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """CreateMailbox and RenameMailbox; existed: OpenAccount-like idempotence is never applied here, so always new."""
 
@@ -504,8 +542,8 @@ class Recent(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 Result = (
-    Refused | Done | Delivered | FlagsSet | Copied | Expunged | MailboxMade | Queued | Leased | Counted
-    | DomainMade | AccountMade | AliasMade | SettingMade | Charged | Recent
+    Refused | Done | Delivered | FlagsSet | Copied | Expunged | Recovered | MailboxMade | Queued | Leased
+    | Counted | DomainMade | AccountMade | AliasMade | SettingMade | Charged | Recent
 )
 
 TERMINAL = (RecipientState.DELIVERED, RecipientState.FAILED)

@@ -28,7 +28,11 @@ FAILPOINTS = (
     "half-answered",        # one worker has its answers, the others don't
     "after-response",       # worker or jobs: the answer is here, nobody has acted on it
     "mid-outbox",           # the queue has the message, the outbox still has it too
-    "segment-unlinked",     # a dead segment's file is gone, its row is not
+    "blobs-moved",          # compaction: records and rows are noted, nothing is written; then as a batch from "segment-written"
+    "segment-condemned",    # an hour after its last blob left: the file is still there
+    "segment-unlinked",     # it is gone, but may come back with a power cut
+    "unlink-synced",        # it is gone for good, its row is not
+    "mid-migration",        # the tables of a step are made, its transaction is open
     "database-opened",      # a database is there, its tables may not be
     "shard-directory",      # the directories of a new shard are made, its database is not
     "shard-opened",         # so is its database, no row knows it

@@ -47,7 +47,9 @@ from fumibako.store.sqlite.engine import Engine, EngineFailed
 _log = logging.getLogger(__name__)
 
 BATCH = 128
-IDLE_S = 5.0                            # between two pieces of housekeeping
+IDLE_S = 5.0                            # without requests before a piece of housekeeping
+PAUSE_S = 0.05                          # the same while there is more to tidy
+BUSY_MS = (30_000, 1_000)               # a store that is never idle does a piece as often as this; the same while there is more
 READ_OCTETS = 1 << 20
 UNREAD_OCTETS = 64 * 1024 * 1024        # a worker that lets this much pile up is gone
 DRAIN_S = 2.0
@@ -93,6 +95,7 @@ class StorageServer:
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._stopping = False
+        self._untidy, self._tidied_ms = False, now_ms()
 
     def stop(self) -> None:
         """From a signal handler or another thread."""
@@ -119,7 +122,7 @@ class StorageServer:
             self._close()
 
     def _turn(self) -> None:
-        ready = self._selector.select(0 if self._requests else IDLE_S)
+        ready = self._selector.select(0 if self._requests else PAUSE_S if self._untidy else IDLE_S)
         for key, events in ready:
             if key.data is not None:
                 self._serve(key.data, events)
@@ -127,10 +130,13 @@ class StorageServer:
                 self._accept()
             else:
                 self._wake_reader.recv(64)
+        is_idle = not ready and not self._requests
         if self._requests:
             self._work()
-        elif not ready:
-            self._engine.housekeep(self._now_ms())
+        now_ms = self._now_ms()
+        if is_idle or abs(now_ms - self._tidied_ms) >= BUSY_MS[self._untidy]:
+            self._untidy = self._engine.housekeep(now_ms, pinned=False)
+            self._tidied_ms = now_ms
 
     # -- connections --
 

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 
 import apsw
 
-from fumibako.model.account import Account, Alias, Domain, PasswordRecord, Setting
+from fumibako.model.account import Account, Alias, Domain, Hold, PasswordRecord, Setting
 from fumibako.model.change import Change, Notice
 from fumibako.model.frames import Command, MakeSecret, PutCache
 from fumibako.model.ids import AccountId, EmailId, MailboxId, QueueId, Uid
-from fumibako.model.mailbox import Entry, Mailbox, Quota
+from fumibako.model.mailbox import Entry, Mailbox, Quota, Recoverable
 from fumibako.model.ops import Body, Operation, Result
 from fumibako.model.queue import QueueItem
 from fumibako.model.view import View
@@ -105,6 +105,9 @@ class ReadingStore(ABC):
     async def alias(self, address: str) -> Alias | None:
         return self._reader.alias(address)
 
+    async def holds(self) -> list[Hold]:
+        return self._reader.holds()
+
     async def settings(self, scope: str | None = None) -> list[Setting]:
         try:
             return self._reader.settings(scope)
@@ -158,6 +161,10 @@ class ReadingStore(ABC):
     async def read_many(self, account_id: AccountId, wanted: Sequence[tuple[EmailId, int, int]]) -> list[bytes | None]:
         pieces: list[bytes | None] = await self._offload(self._reader.read_many, account_id, wanted)
         return pieces
+
+    async def recoverable(self, account_id: AccountId) -> list[Recoverable]:
+        found: list[Recoverable] = await self._offload(self._reader.recoverable, account_id)
+        return found
 
     async def changes(self, account_id: AccountId, since: int) -> list[Change] | None:
         found: list[Change] | None = await self._offload(self._reader.changes, account_id, since)

@@ -239,6 +239,31 @@ def test_an_address_is_free_after_remove_and_its_mail_is_gone(house: LiveServer)
     house.cli("account", "remove", "dave@example.jp")
 
 
+def test_expunged_mail_comes_back(house: LiveServer) -> None:
+    house.cli("account", "add", "erin@example.jp", "--password-stdin", said=f"{PASSWORD}\n")
+    hand_in(house.place.endpoint("smtp"), letter("見積書"), "x@neighbour.example", "erin@example.jp")
+    with imap(house, "erin@example.jp") as client:
+        assert len(messages(client)) == 1
+        client.select("INBOX")
+        client.store("1", "+FLAGS", "\\Deleted")
+        client.expunge()
+    kept, = house.json("account", "recover", "erin@example.jp", "--list")
+    assert (kept["subject"], kept["from"]) == ("見積書", "bob@neighbour.example")
+    assert house.json("account", "recover", "erin@example.jp", "--list", "--since", "2999-01-01") == []
+    house.cli("account", "hold", "erin@example.jp", "--reason", "case 7")
+    shown = house.json("account", "show", "erin@example.jp")
+    assert (shown["recoverable_messages"], [one["reason"] for one in shown["holds"]]) == (1, ["case 7"])
+    assert "case 7" in house.cli("account", "holds")
+    assert house.json("account", "release", "erin@example.jp") == {"address": "erin@example.jp", "released": 1}
+    assert house.json("account", "recover", "erin@example.jp", "--lang", "ja") == {
+        "address": "erin@example.jp", "mailbox": "復元", "recovered": 1}
+    with imap(house, "erin@example.jp") as client:
+        assert len(messages(client, '"&X6lRQw-"')) == 1
+    code, _, errors = house.here("account", "recover", "erin@example.jp")
+    assert (code, errors) == (EXIT_NO, "erin@example.jp: nothing to recover\n")
+    house.cli("account", "remove", "erin@example.jp")
+
+
 def test_settings_hold_for_the_next_mail(house: LiveServer) -> None:
     house.cli("policy", "set", "limits.message_size", "20K")
     with smtp_wire(house) as wire:

@@ -30,8 +30,8 @@ from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import reach
 from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.schema import migrate
-from fumibako.store.segment import SegmentWriter, SyncFailed, segment_numbers, settle_names
-from fumibako.store.sqlite import directory, housekeeping, mail, mailboxes, queue
+from fumibako.store.segment import SegmentReader, SegmentWriter, SyncFailed, segment_numbers, settle_names
+from fumibako.store.sqlite import compaction, directory, housekeeping, mail, mailboxes, queue, recovery
 from fumibako.store.sqlite.database import Database, open_writer
 from fumibako.store.sqlite.layout import CONTROL, LOCK, QUEUE, SPOOL, make_directories, shard_directory
 from fumibako.store.sqlite.outbox import Outbox, drain_outbox
@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 
 SHARD_ACCOUNTS = 2_000
 SHARD_OCTETS = 20 * 1024**3
+_TIDIED_AT_ONCE = 4     # shards looked at for something to tidy
 
 Outcome = tuple[Result | StoreUnavailable, tuple[Notice, ...]]
 _Executor = Callable[[Unit, Any, int], Executed]
@@ -69,7 +70,7 @@ def _put_cache(unit: Unit, operation: PutCache, now_ms: int) -> Executed:
 
 _MAIL: dict[type, _Executor] = {
     ops.Deliver: mail.deliver, ops.Append: mail.append, ops.SetFlags: mail.set_flags, ops.Copy: mail.copy,
-    ops.Move: mail.move, ops.Expunge: mail.expunge, ops.OpenAccount: mailboxes.open_account,
+    ops.Move: mail.move, ops.Expunge: mail.expunge, ops.Recover: recovery.recover, ops.OpenAccount: mailboxes.open_account,
     ops.CreateMailbox: mailboxes.create_mailbox, ops.DeleteMailbox: mailboxes.delete_mailbox,
     ops.RenameMailbox: mailboxes.rename_mailbox, ops.Subscribe: mailboxes.subscribe, PutCache: _put_cache,
 }
@@ -80,7 +81,8 @@ _QUEUE: dict[type, _Executor] = {
 _DIRECTORY: dict[type, _Executor] = {
     ops.AddDomain: directory.add_domain, ops.RemoveDomain: directory.remove_domain, ops.AddAccount: directory.add_account,
     ops.SetPassword: directory.set_password, ops.SetAccountStatus: directory.set_account_status,
-    ops.RemoveAccount: directory.remove_account, ops.AddAlias: directory.add_alias, ops.RemoveAlias: directory.remove_alias,
+    ops.RemoveAccount: directory.remove_account, ops.AddHold: directory.add_hold, ops.RemoveHold: directory.remove_hold,
+    ops.AddAlias: directory.add_alias, ops.RemoveAlias: directory.remove_alias,
     ops.SetSetting: directory.set_setting, ops.UnsetSetting: directory.unset_setting, MakeSecret: directory.make_secret,
 }
 _EXECUTORS = _MAIL | _QUEUE | _DIRECTORY
@@ -113,6 +115,7 @@ class Engine:
         reach("recovered")
         self._places: dict[AccountId, int] = {}     # account -> shard; this process alone changes it
         self._free_octets = 0
+        self._tidied = 0                            # the unit that housekeeping saw last
         self._reserve_octets = reserve_octets(self.disk, directory)
 
     def close(self) -> None:
@@ -301,11 +304,11 @@ class Engine:
             return stopped.result
         raise error
 
-    def _commit_alone(self, unit: Unit, now_ms: int) -> None:
-        """Commit a transaction outside a batch; StoreRefused when the disk is full."""
+    def _commit_alone(self, unit: Unit, now_ms: int, kind: type = ops.DrainOutbox) -> None:
+        """Commit a transaction outside a batch; StoreRefused when the disk is full. kind: what it is for."""
         outcomes: list[Outcome] = [(Done(), ())]
         unit.members.append(0)
-        unit.kinds.add(ops.DrainOutbox)
+        unit.kinds.add(kind)
         self._commit(unit, now_ms, outcomes)
         if isinstance(outcomes[0][0], Refused):
             raise StoreRefused(outcomes[0][0].refusal, f"{unit.name}: {outcomes[0][0].detail}")
@@ -374,22 +377,60 @@ class Engine:
             raise StoreRefused(Refusal.NO_SUCH_MAILBOX, f"account {account_id} mailbox {mailbox_id}")
         return int(row[0])
 
-    def housekeep(self, now_ms: int) -> None:
-        """A short piece of the work that nobody waits for: purging, trimming, unlinking; call it when idle."""
+    def housekeep(self, now_ms: int, *, pinned: bool = False) -> bool:
+        """A short piece of the work that nobody waits for: purging, trimming, compacting, unlinking.
+
+        pinned: a backup reads the segments, so no file of theirs goes. True: something was done, there may be more.
+        """
         try:
             housekeeping.tidy_queue(self._queue, now_ms)
-            for unit in self._shards.values():
-                housekeeping.tidy_shard(unit, self._control.database, now_ms)
-            housekeeping.tidy_segments(self._queue, self.disk, self.directory / QUEUE)
-            for shard_id, unit in self._shards.items():
-                housekeeping.tidy_segments(unit, self.disk, self._segments_of(shard_id))
             housekeeping.tidy_spool(self.disk, self.directory / SPOOL, now_ms)
+            units = [self._queue, *self._shards.values()]
+            for _ in units[:_TIDIED_AT_ONCE]:
+                self._tidied = (self._tidied + 1) % len(units)
+                if self._tidy(units[self._tidied], now_ms, pinned=pinned):
+                    return True
+        except StoreRefused as refused:
+            _log.warning("nothing is tidied: %s", refused.detail)
         except (apsw.Error, SyncFailed, OSError) as error:
             try:
-                refused = self._undone(error)
+                _log.warning("nothing is tidied: %s", self._undone(error).detail)
             except (apsw.Error, OSError):
                 raise EngineFailed(f"{type(error).__name__}: {error}") from error
-            _log.warning("nothing is tidied: %s", refused.detail)
+        return False
+
+    def _tidy(self, unit: Unit, now_ms: int, *, pinned: bool) -> bool:
+        """One piece of one kind, the first there is. True when there was one."""
+        is_queue = unit is self._queue
+        if not is_queue and housekeeping.tidy_shard(unit, self._control.database, now_ms):
+            return True
+        directory = self.directory / QUEUE if is_queue else unit.database.path.parent / "seg"
+        # Bodies of the queue come and go in order: whole segments die, none needs compaction.
+        found = compaction.survey(unit, self.disk, directory, now_ms, compacting=not is_queue)
+        if found.marked:
+            return True
+        if found.thin:
+            if self._move_piece(unit, directory, found.thin, now_ms):
+                return True
+            unit.surveyed = found.thin      # those behind it get their turn
+        return not pinned and compaction.unlink_replaced(unit.database, self.disk, directory, now_ms) > 0
+
+    def _move_piece(self, unit: Unit, directory: Path, number: int, now_ms: int) -> bool:
+        if not has_room(self.disk.free_octets(self.directory), self._reserve_octets, compaction.PIECE_OCTETS):
+            return False
+        reader = SegmentReader(self.disk, directory)
+        try:
+            piece = compaction.read_piece(unit, reader, number)
+        except OSError as error:
+            unit.left_alone.add(number)
+            _log.error("segment %d of %s is not compacted: %s; fumibako check names what is damaged", number, unit.name, error)
+            return False
+        finally:
+            reader.close()
+        unit.begin()
+        compaction.move_piece(unit, number, piece, now_ms)
+        self._commit_alone(unit, now_ms, compaction.Moving)
+        return True
 
 
 def _lock(disk: DiskIO, path: Path) -> int:
@@ -405,7 +446,7 @@ def _lock(disk: DiskIO, path: Path) -> int:
 def _register(database: Database, segments: SegmentWriter, now_ms: int) -> None:
     """Rows of new segments go with the first transaction that uses them."""
     for number, own in segments.unregistered:
-        database.run("INSERT INTO segment VALUES(?, ?, ?, ?)", number, int(own), int(own), now_ms)
+        database.run("INSERT INTO segment(id, own, sealed, created_ms) VALUES(?, ?, ?, ?)", number, int(own), int(own), now_ms)
     for number in segments.sealed:
         database.run("UPDATE segment SET sealed = 1 WHERE id = ?", number)
 

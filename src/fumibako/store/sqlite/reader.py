@@ -17,10 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from fumibako.model.account import Account, Alias, Domain, PasswordRecord, Setting
+from fumibako.model.account import Account, Alias, Domain, Hold, PasswordRecord, Setting
 from fumibako.model.change import Change
 from fumibako.model.ids import AccountId, DomainId, EmailId, MailboxId, ModSeq, QueueId, Uid
-from fumibako.model.mailbox import INBOX, Entry, Mailbox, Quota
+from fumibako.model.mailbox import INBOX, Entry, Mailbox, Quota, Recoverable
 from fumibako.model.ops import Body
 from fumibako.model.queue import QueueItem
 from fumibako.model.view import View
@@ -35,9 +35,11 @@ from fumibako.store.sqlite.directory import (
     account_value,
     alias_key,
     read_alias,
+    read_holds,
 )
 from fumibako.store.sqlite.layout import CONTROL, QUEUE, SPOOL, shard_directory
 from fumibako.store.sqlite.queue import MESSAGE_COLUMNS, RECIPIENT_COLUMNS, queue_item
+from fumibako.store.sqlite.recovery import read_recoverable
 from fumibako.store.sqlite.unit import json_list
 
 STATEMENT_S = 5.0
@@ -149,6 +151,10 @@ class Reader:
     def alias(self, address: str) -> Alias | None:
         with self._control.take() as database:
             return read_alias(database, alias_key(address))
+
+    def holds(self) -> list[Hold]:
+        with self._control.take() as database:
+            return read_holds(database)
 
     def settings(self, scope: str | None = None) -> list[Setting]:
         with self._control.take() as database:
@@ -270,6 +276,10 @@ class Reader:
                 return None
         return [piece(*one) for one in wanted]
 
+    def recoverable(self, account_id: AccountId) -> list[Recoverable]:
+        with self._mail(account_id).take() as database:
+            return read_recoverable(database, account_id)
+
     def changes(self, account_id: AccountId, since: int) -> list[Change] | None:
         with self._mail(account_id).take() as database, _snapshot(database):
             if not _log_reaches(database, account_id, since):
@@ -309,6 +319,12 @@ class Reader:
 
     def queued_body(self, queue_id: QueueId, spool_name: str) -> Body:
         """A large body gets `spool_name` as another name in the spool, which the delivery uses up."""
+        try:
+            return self._queued_body(queue_id, spool_name)
+        except FileNotFoundError:       # it went to another place meanwhile, or is gone
+            return self._queued_body(queue_id, spool_name)
+
+    def _queued_body(self, queue_id: QueueId, spool_name: str) -> Body:
         with self._queue.take() as database:
             row = _queued_place(database, queue_id)
         if row is None:

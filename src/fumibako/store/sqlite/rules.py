@@ -13,11 +13,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """kind: a stable word; mend: "" where nothing can be derived. It may use :later, a time in ms."""
+    """kind: a stable word; mend: "" where nothing can be derived. It may use :later, a time in ms.
+
+    since: the schema of the tables it asks; an older file, which the next start migrates, is not asked.
+    """
 
     kind: str
     query: str
     mend: str = ""
+    since: int = 1
 
 
 _ENTRIES = "FROM entry e JOIN email m ON m.account_id = e.account_id AND m.id = e.email_id WHERE e.account_id"
@@ -65,6 +69,15 @@ def _wrong_sizes(table: str, key: str) -> Rule:
                 f"UPDATE {table} SET size_octets = {_WHOLE_SIZE} WHERE size_octets <> {_WHOLE_SIZE}")
 
 
+_IN_USE = "SELECT id FROM segment WHERE replaced_ms > 0 AND id IN (SELECT segment_id FROM blob)"
+_SEGMENT_RULES = (
+    Rule("two blobs in one place", "SELECT segment_id, offset FROM blob GROUP BY segment_id, offset HAVING count(*) > 1"),
+    Rule("blobs without segment", "SELECT id FROM blob WHERE segment_id NOT IN (SELECT id FROM segment)"),
+    Rule("segments in use about to go", _IN_USE, f"UPDATE segment SET replaced_ms = 0 WHERE id IN ({_IN_USE})", since=2),
+    Rule("open segments about to go", "SELECT id FROM segment WHERE replaced_ms > 0 AND sealed = 0",
+         "UPDATE segment SET replaced_ms = 0 WHERE sealed = 0", since=2),
+)
+
 SHARD_RULES = (
     _wrong_sizes("email", "account_id, id"),        # the counters are sums of these
     Rule("mailbox counters", f"SELECT account_id, id FROM mailbox WHERE (total, unseen, deleted, size_octets) <> {_COUNTED}",
@@ -94,6 +107,7 @@ SHARD_RULES = (
     Rule("blob references", _SHARD_REFS, _MEND_REFS.format(_SHARD_REFS)),
     Rule("caches without blob", "SELECT blob_id FROM email_cache WHERE blob_id NOT IN (SELECT id FROM blob)",
          "DELETE FROM email_cache WHERE blob_id NOT IN (SELECT id FROM blob)"),
+    *_SEGMENT_RULES,
 )
 QUEUE_RULES = (
     _wrong_sizes("q_message", "id"),
@@ -101,11 +115,14 @@ QUEUE_RULES = (
     Rule("messages without recipient", "SELECT id FROM q_message WHERE id NOT IN (SELECT message_id FROM q_recipient)"),
     Rule("messages without blob", "SELECT id FROM q_message WHERE blob_id NOT IN (SELECT id FROM blob)"),
     Rule("blob references", _QUEUE_REFS, _MEND_REFS.format(_QUEUE_REFS)),
+    *_SEGMENT_RULES,
 )
 CONTROL_RULES = (
     Rule("accounts without domain", "SELECT address FROM principal WHERE domain_id NOT IN (SELECT id FROM domain)"),
     Rule("aliases without domain", "SELECT address_key FROM alias WHERE domain_id NOT IN (SELECT id FROM domain)"),
     Rule("accounts without shard", "SELECT address FROM principal WHERE shard NOT IN (SELECT id FROM shard)"),
+    Rule("holds of nobody", "SELECT account_id, reason FROM hold WHERE account_id > "
+         "(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'principal')", since=2),
     Rule("address is account and alias",
          "SELECT address_key FROM alias WHERE address_key IN (SELECT address_key FROM principal)"),
 )

@@ -25,7 +25,8 @@ pack = msgspec.msgpack.Encoder().encode
 class Unit:
     """name: as in messages to the administrator; segments: None for control.db; active: a transaction is open;
     members: indexes of the operations in it, kinds: theirs; failed: what every further operation of this batch
-    gets; tidied: the account that housekeeping saw last; stuck: ids of outbox rows that can't be moved."""
+    gets; tidied, surveyed: the account and the segment that housekeeping saw last; left_alone: segments with a record
+    that can't be read, so that compaction leaves them; stuck: ids of outbox rows that can't be moved."""
 
     name: str
     database: Database
@@ -35,6 +36,8 @@ class Unit:
     kinds: set[type] = field(default_factory=set)
     failed: Refused | None = None
     tidied: int = 0
+    surveyed: int = 0
+    left_alone: set[int] = field(default_factory=set)
     stuck: set[int] = field(default_factory=set)
 
     def begin(self) -> None:
