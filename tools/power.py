@@ -112,6 +112,8 @@ def write(found: dict[str, Any], results: Path) -> None:
     """Both files, each replaced as a whole."""
     results.parent.mkdir(parents=True, exist_ok=True)
     _replace(results, json.dumps(found, indent=1) + "\n")
+    if results.parent != RESULTS:
+        return      # a trial
     text = PAGE.read_text("utf-8")
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
     _replace(PAGE, f"{before}{BEGIN}{section(found)}{END}{after}")

@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fumibako.app.build import server_tls
+from fumibako.config import load_config
 from tests.crash.clients import dotted, imap_peer, smtp_peer
 from tests.crash.machine import READERS, Machine
 from tests.crash.power_diary import Diary
@@ -28,7 +30,7 @@ from tests.crash.power_disk import (
 )
 from tests.crash.power_judge import AFTERWARDS, judge
 from tests.crash.power_states import Builder, DiskLog, State, all_states
-from tests.crash.power_work import SINK_PORT, SMALL_SEGMENTS, WORKLOADS, Stage, make_durable
+from tests.crash.power_work import FRESH, SINK_PORT, SMALL_SEGMENTS, WORKLOADS, Stage, make_durable
 from tests.support.ledger import Fault, make_letter
 from tests.support.server import Place
 
@@ -114,9 +116,10 @@ def _work(plan: Plan, disk: LoggedDisk, place: Path, chance: random.Random, netw
     machine = _machine(disk.root / "data", network, place / "stderr", change)
     stage = Stage(machine, Diary(disk.position), chance, plan.scale)
     try:
-        machine.make(workers=1, smarthost=f"{machine.place.address}:{SINK_PORT}")
-        make_durable(stage)
-        machine.start()
+        if plan.work not in FRESH:
+            machine.make(workers=1, smarthost=f"{machine.place.address}:{SINK_PORT}")
+            make_durable(stage)
+            machine.start()
         begin = disk.position()
         asyncio.run(WORKLOADS[plan.work](stage))       # type: ignore[arg-type]
         return stage.diary, begin, disk.position()
@@ -141,7 +144,7 @@ class _Examination:
             if stop():
                 return
             builder.build(state)
-            serve = bool(self.plan.serve_every) and number % self.plan.serve_every == 0
+            serve = bool(self.plan.serve_every) and number % self.plan.serve_every == 0 and self.plan.work not in FRESH
             self._one(builder.image, state, serve)
             if not self.part.is_clean and not self.part.kept and not self.plan.change:
                 self._keep(builder, state)
@@ -154,6 +157,8 @@ class _Examination:
         label = f"epoch {state.epoch} {state.kind} at {state.at} {state.cut}: "
         try:
             with self._mounted(image) as root:
+                if self.plan.work in FRESH:
+                    self.part.findings += [label + what for what in _init_again(root / "data", self.place)]
                 if serve:
                     self.part.findings += [label + what for what in self._serve(root / "data")]
                 verdicts, findings = judge(root / "data", self.diary, state)
@@ -192,6 +197,19 @@ class _Examination:
             return [f"serve: {type(error).__name__}: {error}"]
         finally:
             machine.kill_all()
+
+
+def _init_again(directory: Path, place: Path) -> list[str]:
+    """init on what a cut left of it ends well, and the server finds its certificate."""
+    machine = Machine(directory, Place(""))
+    code, out, errors = machine.here("init", "--hostname", machine.hostname)
+    if code:
+        return [f"init says {code}: {out}{errors}"]
+    try:
+        server_tls(load_config(directory))
+    except Exception as error:
+        return [f"init was there: {error}"]
+    return []
 
 
 async def _use(machine: Machine, diary: Diary) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.crash.load import Content
+from tests.crash.machine import READERS
 from tests.support.ledger import Entry, MailboxState
 
 NEVER = 1 << 62
@@ -59,9 +60,11 @@ class Done:
 
 @dataclass(slots=True)
 class Diary:
-    """position: asks the disk. sums: letter id -> SHA-256; taken: where another server had taken mail for a recipient."""
+    """position: asks the disk. sums: letter id -> SHA-256; taken: where another server had taken mail for a recipient; probe:
+    an account that takes one more message after the cut, "" for none."""
 
     position: Callable[[], int]
+    probe: str = READERS[-1]    # nobody else's mail goes there
     sums: dict[str, str] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
     steps: dict[str, list[Step]] = field(default_factory=dict)

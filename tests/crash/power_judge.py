@@ -18,13 +18,12 @@ from fumibako.store.check import check
 from fumibako.store.sqlite.engine import Engine
 from fumibako.store.sqlite.reader import Reader
 from tests.crash.load import BOXES, Content, _same
-from tests.crash.machine import READERS, SENDER
+from tests.crash.machine import SENDER
 from tests.crash.power_diary import Diary
 from tests.crash.power_states import State
 from tests.support.ledger import MARK, Entry, Fault, Found, MailboxHistory, MailboxState, Verdicts, compare, letter_in
 
 _FINAL = re.compile(rb"^Final-Recipient: rfc822; *(\S+)\r$", re.MULTILINE)
-_PROBE = READERS[-1]        # nobody else's mail goes there
 AFTERWARDS = "after-the-cut"
 
 
@@ -41,7 +40,7 @@ def judge(directory: Path, diary: Diary, state: State) -> tuple[Verdicts, list[s
         findings = [f"{one.kind} in {one.place}: {one.examples}" for one in check(directory).findings if not one.repaired]
         Judge(reader, diary, state, verdicts).all()
         findings += [f"command: {what}" for one in diary.done if one.position <= state.cut and (what := one.holds(reader))]
-        findings += _work_goes_on(engine, reader)
+        findings += _work_goes_on(engine, reader, diary.probe) if diary.probe else []
     finally:
         reader.close()
         engine.give_up()
@@ -49,11 +48,11 @@ def judge(directory: Path, diary: Diary, state: State) -> tuple[Verdicts, list[s
     return verdicts, findings
 
 
-def _work_goes_on(engine: Engine, reader: Reader) -> list[str]:
+def _work_goes_on(engine: Engine, reader: Reader, probe: str) -> list[str]:
     """One more message, and it is readable."""
-    account = reader.account(_PROBE)
+    account = reader.account(probe)
     if account is None:
-        return [f"account {_PROBE} is gone"]
+        return [f"account {probe} is gone"]
     octets = b"X-Ledger: probe\r\n\r\nprobe\r\n"
     body = ops.Body(len(octets), hashlib.sha256(octets).digest(), zlib.crc32(octets), octets)
     message = ops.Appended(body, b"", (), 0)
@@ -61,7 +60,7 @@ def _work_goes_on(engine: Engine, reader: Reader) -> list[str]:
     engine.execute([ops.OpenAccount(account.id)], now_ms)
     box = next((one for one in reader.mailboxes(account.id) if one.name == "INBOX"), None)
     if box is None:
-        return [f"{_PROBE} has no INBOX"]
+        return [f"{probe} has no INBOX"]
     result = engine.execute([ops.Append(account.id, box.id, TraceId(bytes(16)), (message,))], now_ms)[0][0]
     if isinstance(result, ops.Refused | StoreUnavailable):
         return [f"takes no more mail: {result}"]
