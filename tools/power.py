@@ -13,7 +13,9 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -35,6 +37,7 @@ _EXAMPLES = 20
 
 def main(words: list[str]) -> int:
     arguments = _arguments(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # mounts and memory are given back on the way out
     results = Path(arguments.results or RESULTS / f"proof-power-{datetime.now(UTC).date().isoformat()}.json")
     found: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {"skipped": {}, "parts": []}
     deadline = time.monotonic() + arguments.minutes * 60
@@ -102,10 +105,11 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """What was proved; "+" after it: and something that is not committed."""
-    asked = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """What was proved; "+" after it: and something that is not committed. The results themselves don't count."""
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    changed = ask("status", "--porcelain", "--untracked-files=no", "--", "src", "tests", "tools")
+    return (ask("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
 
 
 def write(found: dict[str, Any], results: Path) -> None:

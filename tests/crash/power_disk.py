@@ -77,7 +77,10 @@ def reason_against(name: str) -> str:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A directory in memory."""
+    """A directory in memory. What processes left there that were killed goes now."""
+    for left in MEMORY.glob("fumibako-power-*"):
+        if not Path("/proc", left.name.split("-")[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)
     place = MEMORY / f"fumibako-power-{os.getpid()}-{time.monotonic_ns()}"
     place.mkdir(mode=0o700)
     try:
