@@ -47,7 +47,7 @@ def main(words: list[str]) -> int:
         plans = [Plan(kind, work, seed, arguments.states, arguments.subsets, arguments.serve_every, arguments.scale)
                  for seed in map(int, arguments.seeds.split(",")) for work in arguments.works.split(",")
                  for kind in kinds if kind not in found["skipped"]]
-        clean = True
+        clean, proved = True, commit()
         for plan in plans:
             if time.monotonic() > deadline:
                 print("the time is up")
@@ -55,7 +55,7 @@ def main(words: list[str]) -> int:
             part = cut_power(plan, network, lambda: time.monotonic() > deadline)
             clean &= part.is_clean
             tell(part)
-            found["parts"].append(record(part))
+            found["parts"].append(record(part, proved))
             write(found, results)
     write(found, results)
     print(section(found))
@@ -86,11 +86,11 @@ def tell(part: Part) -> None:
 # -- what is written --
 
 
-def record(part: Part) -> dict[str, Any]:
-    """A part as the results keep it."""
+def record(part: Part, proved: str) -> dict[str, Any]:
+    """A part as the results keep it. proved: the commit."""
     counts = Counter(kind for kind, _ in part.faults)
     return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "machine": machine(), **asdict(part.plan),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": proved, "machine": machine(), **asdict(part.plan),
         "flushes": part.flushes, "acknowledgements": part.acks, "possible_states": part.possible, "states": part.states,
         "kinds": part.kinds, "served": part.served, "mended": part.mended, "not_mountable": len(part.unmountable),
         **{name: counts[name] for name in MAIL},

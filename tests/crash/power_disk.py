@@ -26,6 +26,8 @@ MIB = 1 << 20
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _AUTOCLEAR, _DIRECT_IO = 0x4C82, 0x4C0A, 4, 16
 _PUNCH_HOLE = 1 | 2         # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _MNT_DETACH = 2
+_PIECE = 64 * 1024
+_ZEROS = bytes(_PIECE)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -96,6 +98,15 @@ def make_file_system(kind: FileSystem, image: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise MountFailed(f"{kind.make[0]}: {done.stderr.strip()}")
+    _dig_holes(image, kind.size_octets)
+
+
+def _dig_holes(image: Path, size_octets: int) -> None:
+    """Zeros that mkfs wrote take no room: an image is copied for every state."""
+    with image.open("r+b") as file:
+        for start in range(0, size_octets, _PIECE):
+            if os.pread(file.fileno(), _PIECE, start) == _ZEROS:
+                punch(file.fileno(), start, _PIECE)
 
 
 def copy_sparse(source: Path, target: Path) -> None:
