@@ -16,7 +16,7 @@ from fumibako.services.login import make_password_record
 from fumibako.store.sqlite import engine as engine_module
 from fumibako.store.sqlite.engine import Engine
 from tests.crash.clients import PASSWORD
-from tests.support.server import PROGRAM, READY_S, LiveServer, Place, _environment, die_with_tests, eventually
+from tests.support.server import READY_S, LiveServer, Place, _environment, die_with_tests, eventually
 
 DOMAIN = "a.example"
 READERS = tuple(f"u{number:02d}@{DOMAIN}" for number in range(50))      # mail arrives for them
@@ -76,8 +76,8 @@ class Machine(LiveServer):
         """Starts it and does not wait."""
         with self.errors_path.open("ab") as errors:
             self.process = subprocess.Popen(
-                [*tracer, *PROGRAM, "serve", "--data", str(self.directory)], stdout=subprocess.PIPE, stderr=errors, text=True,
-                env={**_environment(), "FUMIBAKO_FAILPOINT": failpoint}, start_new_session=True,
+                [*tracer, *self.program, "serve", "--data", str(self.directory)], text=True, stdout=subprocess.PIPE,
+                stderr=errors, env={**_environment(), "FUMIBAKO_FAILPOINT": failpoint}, start_new_session=True,
                 preexec_fn=die_with_tests)  # noqa: PLW1509 (it takes no lock)
 
     def kill_all(self) -> None:

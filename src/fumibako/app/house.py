@@ -43,7 +43,9 @@ class House:
         """Make what is missing; what is there stays as it is."""
         template = config_template(hostname, translate)
         _checked(lambda: parse_config(template, directory))
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not directory.exists():
+            directory.mkdir(mode=0o700, parents=True)
+            _sync_directory(directory.parent)
         made = [FILE_NAME] if _write_new(directory / FILE_NAME, template.encode()) else []
         config = _checked(lambda: load_config(directory))
         made += self._make_certificate(config)
@@ -56,13 +58,21 @@ class House:
         return InitReport(directory, config.server.hostname, tuple(made))
 
     def _make_certificate(self, config: Config) -> list[str]:
+        """A pair, whenever a crash comes: the certificate waits under another name until the key is there."""
         certificate, key = config.tls.certificate, config.tls.key
-        if certificate.exists() or key.exists():
+        waiting = certificate.with_name(certificate.name + ".waiting")
+        if not certificate.exists() and not key.exists():
+            chain, private = make_self_signed(config.server.hostname, (), self.now_ms())
+            for path in (certificate, key):
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _sync_directory(path.parent.parent)
+            waiting.unlink(missing_ok=True)     # of a try that was cut off
+            _write_new(waiting, chain)
+            _write_new(key, private)
+        if certificate.exists() or not waiting.exists():
             return []
-        chain, private = make_self_signed(config.server.hostname, (), self.now_ms())
-        for path, octets in ((key, private), (certificate, chain)):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_new(path, octets)
+        waiting.rename(certificate)
+        _sync_directory(certificate.parent)
         return [str(path.relative_to(config.directory)) for path in (certificate, key) if path.is_relative_to(config.directory)]
 
     # -- serve --
@@ -135,13 +145,28 @@ def _checked(load: Callable[[], Config]) -> Config:
 
 
 def _write_new(path: Path, octets: bytes) -> bool:
-    """False when it exists already; readable by its owner only."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
+    """False when it exists already; readable by its owner only. After a crash it is there as a whole or not at all."""
+    if path.exists():
         return False
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(octets)
         file.flush()
         os.fsync(file.fileno())
+    os.rename(new, path)
+    _sync_directory(path.parent)
     return True
+
+
+def _sync_directory(path: Path) -> None:
+    """What was named in it stays; a directory of others that we may not read is theirs to look after."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
