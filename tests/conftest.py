@@ -25,7 +25,11 @@ def long(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips the tests marked root when an ordinary user runs them."""
+    """Leaves out the tests marked long without --long, and skips those marked root when an ordinary user runs them."""
+    if not config.getoption("--long"):
+        dropped = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=dropped)
     if os.geteuid() == 0:
         return
     held = [item for item in items if item.get_closest_marker("root")]

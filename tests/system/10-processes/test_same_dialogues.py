@@ -144,9 +144,10 @@ def _common(heard: bytes) -> bytes:
 
 @pytest.mark.skipif(not scripts.NAMES, reason="suites/imap-dialogues is not beside the project")
 @pytest.mark.parametrize("number", [0, 2], ids=["workers-0", "workers-4"])      # 1: tests/system/05-scripts
-@pytest.mark.parametrize("cut", [0, 7], ids=["whole", "cut"])
-@pytest.mark.parametrize("name", scripts.NAMES)
-def test_script(servers: list[LiveServer], long: bool, name: str, cut: int, number: int) -> None:
-    if not long and (name not in SCRIPTS or cut):
-        pytest.skip("with --long")
+@pytest.mark.parametrize(("name", "cut"), [
+    pytest.param(name, cut, id=f"{name}-{'cut' if cut else 'whole'}",
+                 marks=[pytest.mark.long] if cut or name not in SCRIPTS else [])
+    for name in scripts.NAMES for cut in (0, 7)
+])
+def test_script(servers: list[LiveServer], name: str, cut: int, number: int) -> None:
     play_script(servers[number], name, cut)
