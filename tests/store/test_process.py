@@ -26,12 +26,15 @@ from fumibako.model.ops import (
     Done,
     Enter,
     FlagMode,
+    Freeze,
     LockMaildrop,
     Ping,
     Refusal,
     Refused,
     SetFlags,
     SetPassword,
+    Thaw,
+    Thawed,
     Watch,
 )
 from fumibako.store.process import StorageServer
@@ -198,3 +201,37 @@ def test_a_worker_that_does_not_read_is_dropped(house: House, monkeypatch: pytes
     while deaf.receive() is not None:
         received += 1
     assert received < 6_000
+
+
+def test_while_frozen_nothing_durable_happens(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fumibako.store.process.FREEZE_S", 60.0)
+    backup, busy, second = house.peer(), house.peer(), house.peer()
+    assert backup.ask(Freeze()) == Done()
+    busy.send(delivery(1), Ping())
+    second.send(Freeze())
+    busy.socket.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        busy.receive()
+    assert house.server._engine.uid_next(ALICE, 1) == 1
+    assert backup.ask(Thaw()) == Thawed(True)
+    busy.socket.settimeout(10)
+    assert [type(busy.receive()) for _ in range(2)] == [Answer, Answer]
+    assert second.receive() == Answer(1, Done())        # its turn comes afterwards
+
+
+def test_a_freeze_that_lasts_too_long_is_over_and_says_so(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fumibako.store.process.FREEZE_S", 0.05)
+    backup, busy = house.peer(), house.peer()
+    assert backup.ask(Freeze()) == Done()
+    assert isinstance(busy.ask(delivery(1)), Delivered)
+    assert backup.ask(Thaw()) == Thawed(False)
+
+
+def test_a_freeze_ends_with_its_connection(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fumibako.store.process.FREEZE_S", 60.0)
+    backup, busy = house.peer(), house.peer()
+    assert backup.ask(Freeze()) == Done()
+    busy.send(delivery(1))
+    backup.socket.close()
+    answer = busy.receive()
+    assert isinstance(answer, Answer) and isinstance(answer.result, Delivered)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fumibako.model.change import Change, Notice, Rang
 from fumibako.model.frames import Command
-from fumibako.model.ops import MemoryOperation, Refused, Result
+from fumibako.model.ops import Freeze, MemoryOperation, Refusal, Refused, Result
 from fumibako.store.base import StoreRefused, StoreUnavailable
 from fumibako.store.disk import DiskIO
 from fumibako.store.memory import Memory
@@ -94,7 +94,7 @@ class LocalStore(ReadingStore):
 
     def _housekeep(self) -> None:
         try:
-            self.engine.housekeep(self._now_ms())
+            self.engine.housekeep(self._now_ms(), pinned=self._memory.pinned)
         except EngineFailed as error:
             self._stop_working(error)
 
@@ -122,6 +122,8 @@ class LocalStore(ReadingStore):
         return True
 
     def _remember(self, operation: MemoryOperation) -> Result:
+        if isinstance(operation, Freeze):
+            return Refused(Refusal.NOT_ALLOWED, "whoever has the store to himself only stops committing")
         try:
             return self._memory.execute(operation, _HOLDER)
         except StoreRefused as refused:

@@ -135,3 +135,16 @@ def test_an_id_of_a_blob_never_comes_back(tmp_path: Path) -> None:
         with_mail.housekeep(NOW_MS)
         with_mail.close()
     assert len(seen) == 3
+
+
+def test_a_pin_keeps_every_segment_file(tmp_path: Path) -> None:
+    engine = opened(tmp_path / "data")
+    engine.execute([delivery(1), Expunge(ALICE, 1, (1,), only_deleted=False)], NOW_MS)
+    engine = reopened(engine)
+    later = NOW_MS + RECOVERABLE_MS
+    for _ in range(2):
+        engine.housekeep(later, pinned=True)
+    assert segments(engine) == ["0000000001.seg"]
+    engine.housekeep(later)
+    assert segments(engine) == []
+    engine.close()

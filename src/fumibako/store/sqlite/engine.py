@@ -352,15 +352,19 @@ class Engine:
             raise StoreRefused(Refusal.NO_SUCH_MAILBOX, f"account {account_id} mailbox {mailbox_id}")
         return int(row[0])
 
-    def housekeep(self, now_ms: int) -> None:
-        """A short piece of the work that nobody waits for: purging, trimming, unlinking; call it when idle."""
+    def housekeep(self, now_ms: int, *, pinned: bool = False) -> None:
+        """A short piece of the work that nobody waits for: purging, trimming, unlinking; call it when idle.
+
+        pinned: a backup reads the segments, so that their files stay as they are.
+        """
         try:
             housekeeping.tidy_queue(self._queue, now_ms)
             for unit in self._shards.values():
                 housekeeping.tidy_shard(unit, self._control.database, now_ms)
-            housekeeping.tidy_segments(self._queue, self.disk, self.directory / QUEUE)
-            for shard_id, unit in self._shards.items():
-                housekeeping.tidy_segments(unit, self.disk, self._segments_of(shard_id))
+            if not pinned:
+                housekeeping.tidy_segments(self._queue, self.disk, self.directory / QUEUE)
+                for shard_id, unit in self._shards.items():
+                    housekeeping.tidy_segments(unit, self.disk, self._segments_of(shard_id))
             housekeeping.tidy_spool(self.disk, self.directory / SPOOL, now_ms)
         except (apsw.Error, SyncFailed, OSError) as error:
             try:
