@@ -1,7 +1,8 @@
 """Named places where a crash test lets this process die as by kill -9; in production one comparison with "".
 
 Contract: FUMIBAKO_FAILPOINT=name:count kills the process that reaches `name` for the count-th time: SIGKILL to itself, so
-    that no handler, no buffer and no `finally` runs. FAILPOINTS are all names there are, in the order a delivery meets them.
+    that no handler, no buffer and no `finally` runs. FAILPOINTS are the server's, in the order a delivery meets them;
+    COMMAND_FAILPOINTS are met by `fumibako backup` and `restore` alone.
 Failure: ValueError at import for a name that doesn't exist.
 """
 
@@ -29,6 +30,17 @@ FAILPOINTS = (
     "recovered",            # everything is open, nothing was served
 )
 
+COMMAND_FAILPOINTS = (
+    "backup-database",      # a backup has one more database
+    "backup-segment",       # a backup has one more segment
+    "backup-complete",      # a backup is durable and has no name yet
+    "restore-marked",       # the data directory says that a restore is under way, nothing of it is touched
+    "restore-emptied",      # what lay there is gone
+    "restore-copied",       # the files are there, their counters are still the backup's
+    "restore-counted",      # one more database has its new counters
+    "restore-complete",     # everything is there, the mark as well
+)
+
 
 _name, _visits_left = "", 0
 
@@ -37,7 +49,7 @@ def arm(text: str) -> None:
     """text: "name:count", or "" for none."""
     global _name, _visits_left
     name, _, count = text.partition(":")
-    if name and name not in FAILPOINTS:
+    if name and name not in FAILPOINTS + COMMAND_FAILPOINTS:
         raise ValueError(f"FUMIBAKO_FAILPOINT: {name!r} is none of {', '.join(FAILPOINTS)}")
     _name, _visits_left = name, int(count or 1)
 
