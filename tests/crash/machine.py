@@ -29,15 +29,16 @@ class Machine(LiveServer):
         super().__init__(directory, place, f"mail.{DOMAIN}")
         self.starts: list[float] = []       # seconds from exec to "ready"
 
-    def make(self, *, workers: int, smarthost: str = "") -> None:
-        """A data directory with READERS, MOVERS and SENDER, whose password costs nothing to check."""
+    def make(self, *, workers: int, smarthost: str = "", populated: bool = True) -> None:
+        """A data directory with READERS, MOVERS and SENDER, whose password costs nothing to check; or with nobody."""
         listen = {f"listen__{name}": f'["{self.place.address}:{port}"]' for name, port in self.place.ports.items()
                   if name in ("smtp", "submission", "imap", "pop3")}
         off = {f"listen__{name}": "" for name in ("submissions", "imaps", "pop3s", "dns")}
         self.cli("init", "--hostname", self.hostname)
         self.configure(server__workers=str(workers), listen__lmtp='["unix:lmtp.sock"]', login__allow_plaintext="true",
                        relay__smarthost=f'"{smarthost}"', resolver__servers='["127.0.0.1:9"]', **listen, **off)
-        self._populate()
+        if populated:
+            self._populate()
 
     def _populate(self) -> None:
         cheap = make_password_record(PASSWORD, b"salt" * 4, b"salt" * 4)

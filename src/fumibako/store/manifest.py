@@ -23,6 +23,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 LATEST = "latest"
 PIECE_OCTETS = 1 << 20
+_LITTLE_OCTETS = 1 << 20
 
 Progress = Callable[[int], None]    # octets done since the last call
 
@@ -83,8 +84,10 @@ def plain_errors(path: Path) -> Iterator[None]:
     """What SQLite says of a full disk or a damaged database, as backup and restore say it."""
     try:
         yield
-    except apsw.FullError as error:
-        raise OSError(errno.ENOSPC, str(error), str(path)) from None
+    except (apsw.FullError, apsw.IOError) as error:
+        # SQLite calls it an I/O error where the shared memory of a log finds no room.
+        full = isinstance(error, apsw.FullError) or DiskIO().free_octets(path.parent) < _LITTLE_OCTETS
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from None
     except (apsw.CorruptError, apsw.NotADBError):
         raise BackupFault(Fault.DAMAGED, str(path)) from None
 
