@@ -22,12 +22,14 @@ from fumibako.model.frames import (
     parse_from_storage,
 )
 from fumibako.model.ops import (
+    AccountMade,
     Delivered,
     Done,
     Enter,
     FlagMode,
     Freeze,
     LockMaildrop,
+    Pin,
     Ping,
     Refusal,
     Refused,
@@ -37,6 +39,7 @@ from fumibako.model.ops import (
     Thawed,
     Watch,
 )
+from fumibako.net.ipc import StorageCall, StorageGone
 from fumibako.store.process import StorageServer
 from fumibako.store.sqlite import engine as engine_module
 from tests.contract.building import NOW_MS, PASSWORD
@@ -235,3 +238,23 @@ def test_a_freeze_ends_with_its_connection(house: House, monkeypatch: pytest.Mon
     backup.socket.close()
     answer = busy.receive()
     assert isinstance(answer, Answer) and isinstance(answer.result, Delivered)
+
+
+def test_a_call_without_a_loop(house: House) -> None:
+    call = StorageCall(str(house.path))
+    assert call.ask(Pin()) == Done() and house.server._memory.pinned
+    assert isinstance(call.ask(delivery(1)), Delivered)
+    assert isinstance(call.ask(SetPassword("alice@example.jp", PASSWORD)), AccountMade)     # a Closing comes before the answer
+    second = StorageCall(str(house.path))
+    call.close()
+    assert second.ask(Ping()) == Done()
+    assert house.peer().ask(Ping()) == Done() and not house.server._memory.pinned
+    house.server.stop()
+    with pytest.raises(StorageGone):
+        for _ in range(2):
+            second.ask(Ping())
+    second.close()
+    house.end()
+    house.listener.close()
+    with pytest.raises(StorageGone):
+        StorageCall(str(house.path))

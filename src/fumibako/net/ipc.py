@@ -33,7 +33,7 @@ from fumibako.model.frames import (
     parse_from_storage,
 )
 from fumibako.model.ids import AccountId
-from fumibako.model.ops import Refused, Result, Watch
+from fumibako.model.ops import Result, Watch
 from fumibako.net.endpoint import unix_path
 
 _log = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ class StorageCall:
             self._socket.close()
             raise StorageGone(str(error)) from error
 
-    def ask(self, operation: Command) -> Result | Refused:
+    def ask(self, operation: Command) -> Result:
         """The result, as soon as it is durable."""
         self._last_id += 1
         try:
