@@ -13,6 +13,17 @@ settings.load_profile(os.environ.get("FUMIBAKO_PROFILE", "ci" if os.environ.get(
 NEEDS_ROOT = pytest.StashKey[list[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--long: for tests that have a longer form than `make test` has time for."""
+    parser.addoption("--long", action="store_true", help="the long form of tests that have one")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time."""
+    return bool(request.config.getoption("--long"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skips the tests marked root when an ordinary user runs them."""
     if os.geteuid() == 0:

@@ -144,7 +144,7 @@ async def _queue(store: Store) -> None:
     for item in expect(await store.commit(Lease(NOW_MS, 60_000, 10, ("two.example",))), Leased).items:
         kind = OutcomeKind.RELAYED if item.trace_id == _trace(30) else OutcomeKind.DEFERRED
         outcome = Outcome(kind, "4.4.1", "did not answer", "", "mx.one.example [192.0.2.1]")
-        await store.commit(Settle(item.id, tuple(RecipientOutcome(one.id, outcome, NOW_MS + 300_000, True)
+        await store.commit(Settle(item.id, tuple(RecipientOutcome(one.id, 0, outcome, NOW_MS + 300_000, True)
                                                  for one in item.recipients)))
 
 

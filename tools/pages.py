@@ -27,7 +27,7 @@ def cli_page() -> str:
     """Returns docs/cli.md: every command with its help."""
     lines = ["# Command line", "", "<!-- made by `make docs` from src/fumibako/faces/cli -->", "",
              "Global options stand anywhere: `--data DIR` (or `FUMIBAKO_DATA`), `--json`, `--lang ja|en`.",
-             "Exit codes: 0 ok, 1 the answer is no, 2 usage, 70 a bug.", ""]
+             "Exit codes: 0 ok, 1 the answer is no, 2 usage or configuration, 70 a bug.", ""]
     for words, command in _commands(fumibako, ()):
         # Said outright: click remembers the help option of whoever asked first, and the width is the terminal's.
         context = click.Context(command, info_name=" ".join(("fumibako", *words)), terminal_width=100,

@@ -1,9 +1,11 @@
 """Kills the server again and again under load and counts what became of every acknowledged mail: `make prove`.
 
 Contract: rounds of deliveries and mailbox changes, each with a death in the middle: of everything, of the storage process, of
-    a worker, during recovery, or at a named failpoint; with 0, 1 and 2 workers in turn. A directory of results keeps every
-    round; docs/proof.md gets the sum. The same seed gives the same choices.
-Failure: exit code 1 at the first round that is not clean; its data directory is kept and named.
+    a worker, during recovery, or at a named failpoint; with 0, 1 and 2 workers in turn. A file of bench/results keeps every
+    round from its end on, and how many were asked for; docs/proof.md gets the sum when the run is over. The same seed gives
+    the same choices.
+Failure: exit code 1 at the first round that is not clean; its data directory is kept and named. A run that is cut short leaves
+    the record of the rounds it did, not `finished`, and docs/proof.md as it was.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import platform
 import random
 import shutil
@@ -18,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,14 +31,15 @@ from tests.crash.machine import Machine
 from tests.crash.rounds import Campaign, Round
 from tests.support.ledger import Ledger
 from tests.support.server import Place, claimed_network
+from tools import power
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "proof.md"
 BEGIN, END = "<!-- written by make prove -->\n", "<!-- end -->\n"
 ROUNDS_OF_A_MACHINE = 10
 WORKERS = (0, 1, 2)
-# The others are reached when the server is idle or starts, or by nothing a peer can send yet: tests/crash goes there.
-ELSEWHERE = ("mid-outbox", "segment-unlinked", "mid-recovery", "recovered")
+# The others are reached when the server is idle or starts, or by mail that goes on to others: tests/crash goes there.
+ELSEWHERE = ("mid-outbox", "segment-unlinked", "mid-recovery", "recovered", "database-opened", "shard-directory", "shard-opened")
 RARE = ("spool-synced", "spool-adopted", "mid-lease", "mid-settle")
 REACHED_BY_LOAD = tuple(name for name in FAILPOINTS if name not in ELSEWHERE)
 
@@ -48,15 +52,17 @@ def deaths(chance: random.Random) -> Iterator[str]:
             yield f"failpoint {name}:{chance.randint(1, 10 if name in RARE else 60)}"
 
 
-async def run_machine(machine: Machine, kinds: list[str], deliveries: int, chance: random.Random, workers: int) -> list[Round]:
-    """The rounds of one data directory; the last one reads every octet again."""
+async def run_machine(
+    machine: Machine, kinds: list[str], deliveries: int, chance: random.Random, workers: int, done: Callable[[Round], None]
+) -> list[Round]:
+    """The rounds of one data directory; the last one reads every octet again. done: told of each at its end."""
     machine.make(workers=workers)
     ledger = Ledger(machine.directory.with_name("ledger"))
     campaign = Campaign(machine, ledger, chance, deliveries, workers)
     rounds: list[Round] = []
     for kind in kinds:
         rounds.append(await campaign.round(kind, afresh=len(rounds) == len(kinds) - 1))
-        tell(rounds[-1])
+        done(rounds[-1])
         if not rounds[-1].is_clean:
             break
     ledger.close()
@@ -70,28 +76,59 @@ def tell(one: Round) -> None:
           f"{one.changes:5,} mailbox changes  back after {one.recovery_s:.2f} s  {verdict}", flush=True)
 
 
-def run(arguments: argparse.Namespace) -> list[Round]:
+def run(arguments: argparse.Namespace, done: Callable[[Round], None]) -> None:
     """All rounds, or those up to the first that is not clean."""
     chance = random.Random(arguments.seed)
     kinds = deaths(chance)
-    rounds: list[Round] = []
+    count = 0
     with claimed_network() as network:
         for number in range(-(-arguments.rounds // ROUNDS_OF_A_MACHINE)):
-            mine = [next(kinds) for _ in range(min(ROUNDS_OF_A_MACHINE, arguments.rounds - len(rounds)))]
+            mine = [next(kinds) for _ in range(min(ROUNDS_OF_A_MACHINE, arguments.rounds - count))]
             place = Path(tempfile.mkdtemp(prefix="fumibako-prove-"))
             machine = Machine(place / "data", Place(f"{network}.9"))
+            clean = False
             try:
-                rounds += asyncio.run(run_machine(machine, mine, arguments.deliveries, chance, WORKERS[number % len(WORKERS)]))
+                workers = WORKERS[number % len(WORKERS)]
+                rounds = asyncio.run(run_machine(machine, mine, arguments.deliveries, chance, workers, done))
+                clean, count = rounds[-1].is_clean, count + len(rounds)
             finally:
                 machine.kill_all()
-            if not rounds[-1].is_clean:
-                print(f"kept: {place}")
-                break
+                if not clean:
+                    print(f"kept: {place}", flush=True)
+            if not clean:
+                return
             shutil.rmtree(place)
-    return rounds
 
 
 # -- what is written --
+
+
+class Record:
+    """The file of one run: written anew after each round, in one step, so that at any moment it is whole and true."""
+
+    def __init__(self, arguments: argparse.Namespace, directory: Path = RESULTS) -> None:
+        self._arguments, self._begun_s = arguments, time.monotonic()
+        self.path = directory / f"proof-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+        self.rounds: list[Round] = []
+        self.found: dict[str, Any] = {}
+
+    def add(self, one: Round) -> None:
+        self.rounds.append(one)
+        tell(one)
+        self.write()
+
+    def write(self, *, finished: bool = False, cut_short_by: str = "") -> None:
+        """finished: the run came to its end, with all rounds that were asked for or with one that is not clean."""
+        took_s = time.monotonic() - self._begun_s
+        self.found = {**summary(self.rounds, self._arguments, took_s), "finished": finished, "cut_short_by": cut_short_by}
+        each = [{"how": one.how, "reached": one.reached, "workers": one.workers, "attempted": one.attempted,
+                 "acknowledged": one.acknowledged, "changes": one.changes, "recovery_s": one.recovery_s,
+                 "counts": one.verdicts.counts, "faults": one.verdicts.faults, "store_faults": one.store_faults}
+                for one in self.rounds]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_suffix(".tmp")
+        beside.write_text(json.dumps({**self.found, "each": each}, indent=1) + "\n")
+        os.replace(beside, self.path)
 
 
 def summary(rounds: list[Round], arguments: argparse.Namespace, took_s: float) -> dict[str, Any]:
@@ -101,7 +138,7 @@ def summary(rounds: list[Round], arguments: argparse.Namespace, took_s: float) -
     return {
         "date": datetime.now(UTC).date().isoformat(), "commit": commit(), "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(), "seed": arguments.seed, "took_s": round(took_s),
-        "rounds": len(rounds), "failpoints_reached": sum(one.reached for one in rounds),
+        "rounds": len(rounds), "rounds_asked": arguments.rounds, "failpoints_reached": sum(one.reached for one in rounds),
         "attempted": sum(one.attempted for one in rounds),
         "acknowledged": sum(one.acknowledged for one in rounds), "mailbox_changes": sum(one.changes for one in rounds),
         "faults": faults, "store_faults": [what for one in rounds for what in one.store_faults],
@@ -122,8 +159,10 @@ def section(found: dict[str, Any]) -> str:
     names = ("lost", "corrupt", "phantom", "duplicate", "partial")
     kinds = {name: sum(fault == name for fault, _ in found["faults"]) for name in names}
     rest = len(found["faults"]) - sum(kinds.values())
+    short = f" of {found['rounds_asked']:,} that were asked for" if found["rounds"] < found["rounds_asked"] else ""
     rows = [
-        ("rounds, each with a kill -9", f"{found['rounds']:,}"), ("of them at a failpoint", str(found["failpoints_reached"])),
+        ("rounds, each with a kill -9", f"{found['rounds']:,}{short}"),
+        ("of them at a failpoint", str(found["failpoints_reached"])),
         ("commands attempted", f"{found['attempted']:,}"), ("of them acknowledged", f"{found['acknowledged']:,}"),
         ("of them changes by IMAP", f"{found['mailbox_changes']:,}"),
         *((f"**{name}**", f"**{count}**") for name, count in kinds.items()),
@@ -137,30 +176,32 @@ def section(found: dict[str, Any]) -> str:
             f"| | |\n| --- | ---: |\n{table}\n")
 
 
-def write(rounds: list[Round], found: dict[str, Any]) -> None:
-    """The results as JSON, and the page."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    each = [{"how": one.how, "reached": one.reached, "workers": one.workers, "attempted": one.attempted,
-             "acknowledged": one.acknowledged, "changes": one.changes, "recovery_s": one.recovery_s,
-             "counts": one.verdicts.counts, "faults": one.verdicts.faults, "store_faults": one.store_faults} for one in rounds]
-    (RESULTS / f"proof-{found['date']}.json").write_text(json.dumps({**found, "each": each}, indent=1) + "\n")
+def write_page(found: dict[str, Any]) -> None:
+    """The result into docs/proof.md."""
     text = PAGE.read_text("utf-8")
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
     PAGE.write_text(f"{before}{BEGIN}{section(found)}{END}{after}", "utf-8")
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["--power"]:
+        return power.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="make prove", description="Kill the server under load and count its mail.")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--deliveries", type=int, default=1_000, help="of each round")
     parser.add_argument("--seed", type=int, default=2025)
     arguments = parser.parse_args()
-    begun = time.monotonic()
-    rounds = run(arguments)
-    found = summary(rounds, arguments, time.monotonic() - begun)
-    write(rounds, found)
-    print(section(found))
-    return 0 if all(one.is_clean for one in rounds) else 1
+    record = Record(arguments)
+    try:
+        run(arguments, record.add)
+    except BaseException as error:
+        record.write(cut_short_by=f"{type(error).__name__}: {error}")
+        print(f"cut short after {len(record.rounds)} of {arguments.rounds} rounds: {record.path}", flush=True)
+        raise
+    record.write(finished=True)
+    write_page(record.found)
+    print(section(record.found))
+    return 0 if all(one.is_clean for one in record.rounds) else 1
 
 
 if __name__ == "__main__":

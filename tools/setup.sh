@@ -13,7 +13,8 @@ cd "$(dirname "$0")/.."
 
 PYTHON_PACKAGES="python3 python3-venv"
 PEER_PACKAGES="postfix dovecot-imapd dovecot-pop3d dovecot-lmtpd nsd unbound swaks isync offlineimap3 fetchmail mpop
-    neomutt tmux curl strace openssl ca-certificates bind9-dnsutils bind9-utils libnet-ssleay-perl"
+    neomutt tmux curl strace openssl ca-certificates bind9-dnsutils bind9-utils libnet-ssleay-perl
+    libfuse3-3 e2fsprogs xfsprogs btrfs-progs"
 POLICY=/usr/sbin/policy-rc.d
 
 missing() {

@@ -9,6 +9,7 @@ Failure: `ConfigError` names file, key, value and what is allowed, in one line.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import platform
 import re
 import tomllib
@@ -127,8 +128,28 @@ def _endpoint(value: object) -> str:
     raise ValueError
 
 
+def _address(value: object) -> str:
+    return str(ipaddress.ip_address(_text(value)))
+
+
+def _addresses(value: object) -> tuple[str, ...]:
+    return tuple(_address(one) for one in _texts(value))
+
+
+def _source(value: object) -> str:
+    return "" if value == "" else _address(value)
+
+
 def _endpoints(value: object) -> tuple[str, ...]:
     return tuple(_endpoint(one) for one in _texts(value))
+
+
+def _resolvers(value: object) -> tuple[str, ...]:
+    """Addresses: to look up the name of a resolver takes a resolver."""
+    found = _endpoints(value)
+    for one in found:
+        _address(one.rpartition(":")[0].strip("[]"))
+    return found
 
 
 def _listeners(value: object) -> tuple[str, ...]:
@@ -168,7 +189,7 @@ SECTIONS: dict[str, dict[str, Key]] = {
                        N_('worker processes; "auto": one for each processor; 0: everything in one process')),
         "loop": Key(_one_of("asyncio", "uvloop"), '"asyncio"', N_('"asyncio" or "uvloop"'),
                     N_('event loop; "uvloop" needs the package extra "speed"')),
-        "addresses": Key(_texts, "[]", N_("a list of IP addresses"),
+        "addresses": Key(_addresses, "[]", N_("a list of IP addresses"),
                          N_("the addresses that DNS publishes for this server; empty: those of [listen] smtp")),
         "user": Key(_text, '""', N_("the name of a user of this system"),
                     N_("started as root: run as this user; empty: the owner of the data directory")),
@@ -194,14 +215,14 @@ SECTIONS: dict[str, dict[str, Key]] = {
         "acme": Key(_flag, "false", N_("true or false"), N_("fetch and renew the certificate automatically"), shown=False),
     },
     "resolver": {
-        "servers": Key(_endpoints, "[]", N_('a list of "host:port"'), N_("DNS resolvers to ask; empty: those of the system")),
+        "servers": Key(_resolvers, "[]", N_('a list of "address:port"'), N_("DNS resolvers to ask; empty: those of the system")),
     },
     "relay": {
         "smarthost": Key(_smarthost, '""', N_('"host:port" or ""'),
                          N_("send all outbound mail through this server; empty: straight to the recipients' servers")),
         "mx_port": Key(_port, "25", N_("a port number from 1 to 65535"),
                        N_("the port of the recipients' servers; other than 25 only for tests")),
-        "source": Key(_text, '""', N_("an IP address of this machine"),
+        "source": Key(_source, '""', N_("an IP address of this machine"),
                       N_("send from this address; empty: that of [listen] smtp where it is one concrete address")),
     },
     "store": {

@@ -192,6 +192,20 @@ def test_a_flood_in_a_forged_name_is_not_amplified(per_s: int, seconds: int) -> 
     assert sent / received <= 1.5
 
 
+@pytest.mark.parametrize("per_s", [5, 10, 40])
+def test_a_trickle_in_a_forged_name_gets_no_more_for_large_answers(per_s: int) -> None:
+    """Below the rate that silence is for, the size is what counts: 1280 octets a second for a network, and a burst."""
+    clock = FakeClock()
+    asked = face(clock)
+    octets = query("big.example.jp", "TXT", use_edns=0, payload=1232)
+    whole = 0
+    for _ in range(60 * per_s):
+        response = asked.respond(octets, STRANGER) or b""
+        whole += len(response) if len(response) > len(octets) else 0
+        clock.advance(1 / per_s)
+    assert whole <= 60 * 1280 + 6400
+
+
 def test_answers_are_never_answered() -> None:
     """Two servers that answer each other's answers would never stop."""
     asked = face()

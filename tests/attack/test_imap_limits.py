@@ -8,7 +8,7 @@ import pytest
 
 from fumibako.faces.imap.list import NAMES_AT_ONCE
 from fumibako.proto.imap.names import DELIMITER, MAX_NAME_OCTETS
-from fumibako.proto.imap.server import MAX_BAD_BEFORE_LOGIN, ServerConfig, ServerConnection
+from fumibako.proto.imap.server import MAX_BAD_AFTER_LOGIN, MAX_BAD_BEFORE_LOGIN, ServerConfig, ServerConnection
 from fumibako.proto.reader import Need, ProtocolError
 from tests.attack.measure import MIB, measured
 from tests.support.imap_session import Client, House
@@ -137,6 +137,15 @@ async def test_bad_commands_before_login_end_the_connection(readers: House) -> N
     assert not goes_on and said.count("a BAD") == MAX_BAD_BEFORE_LOGIN
 
 
+async def test_bad_commands_after_login_end_the_connection_when_nothing_good_comes_between(client: Client) -> None:
+    client.take()
+    for _ in range(3):
+        said, goes_on = await answered(client, "a NONSENSE\r\n" * (MAX_BAD_AFTER_LOGIN - 1) + "b NOOP\r\n")
+        assert goes_on and said.count("a BAD") == MAX_BAD_AFTER_LOGIN - 1 and "b OK" in said
+    said, goes_on = await answered(client, "a NONSENSE\r\n" * 200)
+    assert not goes_on and said.count("a BAD") == MAX_BAD_AFTER_LOGIN and "* BYE Too many bad commands" in said
+
+
 # B3: sets
 
 
@@ -171,6 +180,7 @@ async def test_sets_that_are_none(client: Client) -> None:
         for command in ("UID FETCH {} (FLAGS)", "FETCH {} (FLAGS)", "UID STORE {} +FLAGS (\\Deleted)", "UID EXPUNGE {}",
         "UID MOVE {} Trash"):
             assert (await client.run(command.format(numbers.encode().decode("latin-1")))).status == "BAD", (command, numbers[:50])
+        assert (await client.run("NOOP")).ok
     for numbers in ("2", "1:2", "2:1", "4294967295"):
         assert (await client.run(f"STORE {numbers} +FLAGS (\\Deleted)")).status == "BAD", numbers
     assert (await client.run("FETCH 1 (FLAGS)")).untagged == ["* 1 FETCH (FLAGS (\\Recent))"]
@@ -364,6 +374,7 @@ async def test_names_are_only_names(readers: House, client: Client, status: str,
             for command in ("SELECT {}", "DELETE {}", "SUBSCRIBE {}", "RENAME {} y", "RENAME INBOX {}",
             "STATUS {} (MESSAGES)", "COPY 1 {}"):
                 assert (await client.run(command.format(quoted(name)))).status == "BAD", (command, name)
+            assert (await client.run("NOOP")).ok
         else:
             assert (await client.run(f"RENAME Trash {quoted(name)}")).status == "NO", name
     told = [line for line in (await client.run('LIST "" "*"')).untagged]

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from fumibako.model.ops import Expunge
+from fumibako.proto.pop3.server import ERRORS_MAX
 from fumibako.services.mailboxes import StoreUnavailable
 from tests.attack.wire import Wire, conversing
 from tests.support.mailhouse import MailHouse
@@ -37,6 +38,19 @@ async def left(house: MailHouse) -> int:
         assert (await wire.ask(b"QUIT")).startswith(b"+OK")
     assert len(await house.mailbox(DORA)) == int(answer.split()[1])
     return int(answer.split()[1])
+
+
+async def test_errors_in_a_row_end_a_session(drop: MailHouse) -> None:
+    """A good command in between starts the count again: a client may say something that we don't know, now and then."""
+    async with conversing(drop, "pop3", peer="127.0.0.1") as wire:
+        await log_in(wire)
+        for _ in range(3):
+            await wire.stream.write(b"JUNK\r\n" * ERRORS_MAX)
+            assert (await wire.ask(b"NOOP", b"+OK\r\n")).count(b"-ERR") == ERRORS_MAX
+        await wire.stream.write(b"JUNK\r\n" * 200)
+        said = await wire.rest()
+        assert said.count(b"-ERR") == ERRORS_MAX + 2 and said.endswith(b"-ERR Too many errors\r\n")
+    assert await left(drop) == COUNT
 
 
 STATES = {

@@ -9,7 +9,7 @@ from fumibako.faces import pop3
 from fumibako.faces.imap.session import BEFORE_LOGIN_S, IDLE_S
 from fumibako.faces.imap.session import Session as ImapSession
 from fumibako.faces.pop3 import AFTER_LOGIN_S, Pop3Services
-from fumibako.faces.serve import run_session
+from fumibako.faces.serve import LOGIN_S, run_session
 from fumibako.faces.smtp import BLOCK_S, COMMAND_S, Role, SmtpConfig, open_session
 from fumibako.net.endpoint import endpoint_of
 from fumibako.net.listen import Listener, bind, serve
@@ -58,6 +58,48 @@ async def test_a_command_that_drips(house: MailHouse, name: str, said: str) -> N
         assert limit_s <= waited_s <= limit_s + 3 * DRIP_S
         assert farewell in await wire.rest()
     assert await house.queued() == []
+
+
+@pytest.mark.parametrize(("name", "line", "farewell"), [
+    ("imap", b"a NOOP\r\n", b"* BYE No login for too long\r\n"),
+    ("imap", b"a AUTHENTICATE PLAIN\r\n*\r\n", b"* BYE No login for too long\r\n"),
+    ("pop3", b"AUTH PLAIN\r\n*\r\n", b"-ERR [SYS/TEMP] No login for too long, connect again\r\n"),
+    ("submission", b"NOOP\r\n", b"421 4.4.2 Timeout, closing connection\r\n"),
+])
+@pytest.mark.parametrize("pause_s", [59.0, 9.0])
+async def test_a_login_that_never_comes(house: MailHouse, name: str, line: bytes, farewell: bytes, pause_s: float) -> None:
+    """Whoever says something harmless in time, again and again, kept a connection without a login for ever."""
+    async with conversing(house, name) as wire:
+        begun = house.clock.monotonic_s()
+        while not wire.stream.eof.is_set():
+            await wire.stream.write(line)
+            await wire.settled()
+            house.clock.advance(pause_s)
+            waited_s = house.clock.monotonic_s() - begun
+            assert waited_s <= LOGIN_S + 2 * pause_s, "it waits for ever"
+        assert waited_s >= LOGIN_S
+        assert (await wire.rest()).endswith(farewell)
+
+
+@pytest.mark.parametrize("name", ["imap", "pop3", "submission"])
+async def test_who_has_logged_in_may_stay(house: MailHouse, name: str) -> None:
+    """The login may come at the last moment, and after it only the protocol's own deadlines count."""
+    await house.with_password("dora@example.jp", "secret words")
+    noop = b"n NOOP" if name == "imap" else b"NOOP"
+    async with conversing(house, name, peer="127.0.0.1") as wire:
+        if name == "submission":
+            await wire.ask(b"EHLO c", b"CHUNKING\r\n")
+        for _ in range(5):
+            await wire.ask(b"AUTH PLAIN\r\n*" if name == "pop3" else noop, b"-ERR Cancelled\r\n" if name == "pop3" else b"\r\n")
+            house.clock.advance(LOGIN_S / 5 - 1)
+        if name == "submission":
+            assert (await wire.ask(b"AUTH PLAIN AGRvcmFAZXhhbXBsZS5qcABzZWNyZXQgd29yZHM=")).startswith(b"235 ")
+        else:
+            await logged_in(house, wire, name)
+        for _ in range(20):
+            house.clock.advance(60)
+            await wire.ask(noop)
+            assert not wire.stream.eof.is_set()
 
 
 DRIPPING = {

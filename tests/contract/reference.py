@@ -23,6 +23,8 @@ from fumibako.model.ops import (
     Move,
     OpenAccount,
     Placed,
+    Recover,
+    Recovered,
     Refusal,
     RenameMailbox,
     SetFlags,
@@ -207,6 +209,20 @@ class Account:
         self.take_out(box, uids)
         return Expunged(tuple(uids), self.modseq)
 
+    def recover(self, operation: Recover) -> Recovered:
+        held = {entry.email_id for box in self.boxes.values() for entry in box.entries.values()}
+        lost = [email_id for email_id in sorted(set(self.sizes) - held)
+                if not operation.email_ids or email_id in operation.email_ids]
+        box = self.named(operation.mailbox)
+        if not lost:
+            return Recovered(box.id if box else 0, box.uid_validity if box else 0, (), (), self.modseq)
+        if box is None or box.no_select:
+            made = self.create(CreateMailbox(self.id, operation.mailbox))
+            box = self.boxes[made.mailbox_id]
+        uids = tuple(self.put(box, email_id, 0) for email_id in lost)
+        self.check_quota(operation.quota_limit_octets)
+        return Recovered(box.id, box.uid_validity, tuple(lost), uids, self.modseq)
+
     def create(self, operation: CreateMailbox) -> MailboxMade:
         old = self.named(operation.name)
         if old and not old.no_select:
@@ -271,7 +287,7 @@ def apply(accounts: dict[int, Account], operation: object) -> object:
     account = accounts[operation.account_id]    # type: ignore[attr-defined]
     account.begin()
     steps = {Append: account.append, SetFlags: account.set_flags, Copy: account.copy, Move: account.copy,
-             Expunge: account.expunge, CreateMailbox: account.create, DeleteMailbox: account.delete,
+             Expunge: account.expunge, Recover: account.recover, CreateMailbox: account.create, DeleteMailbox: account.delete,
              RenameMailbox: account.rename}
     result = Done() if isinstance(operation, OpenAccount) else steps[type(operation)](operation)    # type: ignore[operator]
     account.finish()

@@ -28,6 +28,35 @@ async def refusal(store: Store, operation: object) -> Refusal:
     return refused.value.refusal
 
 
+CHANGES = [
+    AddDomain("example.jp"), AddAccount("alice@example.jp", PASSWORD), SetPassword("alice@example.jp", PASSWORD),
+    SetAccountStatus("alice@example.jp", AccountStatus.DISABLED), AddAlias("info@example.jp", ("alice@example.jp",)),
+    RemoveAlias("info@example.jp"), RemoveAccount("alice@example.jp"), SetSetting("a.key", "", "1"), UnsetSetting("a.key", ""),
+    RemoveDomain("example.jp"),
+]
+
+
+async def test_the_version_rises_with_each_change_and_else_stays(store: Store) -> None:
+    versions = [store.directory_version()]
+    for operation in CHANGES:
+        await store.commit(operation)
+        versions.append(store.directory_version())
+        await store.domains(), await store.settings()
+        assert store.directory_version() == versions[-1]
+    assert versions == sorted(set(versions)), [type(operation).__name__ for operation in CHANGES]
+    await store.secret("thread")
+    assert store.directory_version() > versions[-1]
+
+
+async def test_what_leaves_the_directory_alone_leaves_its_version(store: Store) -> None:
+    alice = await add_account(store)
+    version = store.directory_version()
+    await deliver(store, 1, alice.id)
+    await refusal(store, RemoveDomain("nowhere.example"))
+    await store.commit(OpenAccount(alice.id))
+    assert store.directory_version() == version
+
+
 async def test_domains(store: Store) -> None:
     await store.commit(AddDomain("Example.JP"))
     await store.commit(AddDomain("a.example"))

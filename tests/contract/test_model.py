@@ -26,6 +26,7 @@ from fumibako.model.ops import (
     Move,
     OpenAccount,
     Operation,
+    Recover,
     RenameMailbox,
     SetFlags,
     Watch,
@@ -133,6 +134,10 @@ class MailMachine(RuleBasedStateMachine):
     def expunge(self, account: int, box: int, uids: tuple[int, ...], only_deleted: bool) -> None:
         self.run(Expunge(account, box, uids, only_deleted))
 
+    @rule(account=ACCOUNTS, emails=st.lists(st.integers(1, 9), max_size=4).map(tuple), name=NAMES, limit=LIMITS)
+    def recover(self, account: int, emails: tuple[int, ...], name: str, limit: int) -> None:
+        self.run(Recover(account, emails, name, limit))
+
     @rule(account=ACCOUNTS)
     def open_account(self, account: int) -> None:
         self.run(OpenAccount(account))
@@ -164,6 +169,9 @@ class MailMachine(RuleBasedStateMachine):
             for box in boxes:
                 await self.compare_box(account, box.id)
             messages = sum(len(box.entries) for box in account.boxes.values())
+            held = {entry.email_id for box in account.boxes.values() for entry in box.entries.values()}
+            kept = await self.store.recoverable(account.id)
+            assert sorted(one.entry.email_id for one in kept) == sorted(set(account.sizes) - held)
             assert await self.store.quota(account.id) == Quota(account.used(), 0, messages)
             assert await self.store.modseq(account.id) == account.modseq
             assert await self.store.changes(account.id, account.modseq // 2) == [

@@ -42,8 +42,11 @@ async def lease(store: Store, at_ms: int = NOW_MS, limit: int = 10, busy: tuple[
     return expect(await store.commit(Lease(at_ms, LEASE_MS, limit, busy)), Leased)
 
 
-def outcome(recipient_id: int, kind: OutcomeKind, due_ms: int = 0, *, warned: bool = False) -> RecipientOutcome:
-    return RecipientOutcome(recipient_id, Outcome(kind, "4.0.0", "because", "451 later", "mx [192.0.2.1]"), due_ms, warned)
+def outcome(
+    recipient_id: int, kind: OutcomeKind, due_ms: int = 0, *, warned: bool = False, attempts: int = 0
+) -> RecipientOutcome:
+    found = Outcome(kind, "4.0.0", "because", "451 later", "mx [192.0.2.1]")
+    return RecipientOutcome(recipient_id, attempts, found, due_ms, warned)
 
 
 async def test_an_item_comes_back_as_it_went_in(store: Store) -> None:
@@ -109,6 +112,43 @@ async def test_outcomes_and_notifications_are_one(store: Store) -> None:
     await store.commit(Settle(queue_id, (outcome(recipient.id, OutcomeKind.FAILED),), (notice, notice)))
     item, = await store.queue_items()
     assert item.trace_id == trace(2) and await store.queue_item(queue_id) is None
+
+
+async def test_a_settle_that_is_sent_again_changes_nothing(store: Store) -> None:
+    """docs/decisions/0005: its answer was lost, so that the runner does not know whether it was taken."""
+    queue_id = await put(store, 1, "a@a.example", "b@b.example", "c@b.example")
+    a, b, c = (await lease(store)).items[0].recipients
+    settles = [Settle(queue_id, (outcome(a.id, OutcomeKind.DEFERRED, NOW_MS + 10, warned=True),), (mail(2, "from@example.jp"),)),
+               Settle(queue_id, (outcome(b.id, OutcomeKind.FAILED), outcome(c.id, OutcomeKind.DELIVERED)),
+                      (mail(3, "from@example.jp"),))]
+    for one in settles:
+        await store.commit(one)
+    before = await store.queue_items()
+    assert [item.trace_id for item in before] == [trace(1), trace(2), trace(3)]
+    for one in settles:
+        await store.commit(one)
+    assert await store.queue_items() == before
+    last = Settle(queue_id, (outcome(a.id, OutcomeKind.FAILED, attempts=1),), (mail(4, "from@example.jp"),))
+    for _ in range(2):      # the second finds the message gone
+        await store.commit(last)
+    assert [item.trace_id for item in await store.queue_items()] == [trace(2), trace(3), trace(4)]
+
+
+async def test_a_deferral_of_an_attempt_that_was_overtaken_counts_for_nothing(store: Store) -> None:
+    """Its lease had ended: whatever came later is newer. A message that was taken is taken, though."""
+    queue_id = await put(store, 1, "a@a.example", "b@b.example")
+    a, b = (await lease(store)).items[0].recipients
+    await lease(store, NOW_MS + LEASE_MS)
+    await store.commit(Settle(queue_id, (outcome(a.id, OutcomeKind.DEFERRED, NOW_MS + 500_000),
+                                         outcome(b.id, OutcomeKind.DEFERRED, NOW_MS + 500_000))))
+    late = (outcome(a.id, OutcomeKind.DEFERRED, NOW_MS + 10), outcome(b.id, OutcomeKind.DELIVERED))
+    await store.commit(Settle(queue_id, late))
+    item = await store.queue_item(queue_id)
+    assert item is not None
+    assert [(one.state, one.attempts, one.due_ms) for one in item.recipients] == [
+        (RecipientState.QUEUED, 1, NOW_MS + 500_000), (RecipientState.DELIVERED, 2, NOW_MS + 500_000)]
+    await store.commit(Settle(queue_id, (outcome(b.id, OutcomeKind.FAILED),), (mail(2, "from@example.jp"),)))
+    assert [one.trace_id for one in await store.queue_items()] == [trace(1)]       # nobody is told of what did not happen
 
 
 async def test_a_recipient_in_hand_during_three_crashes_is_set_aside(store: Store) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fumibako.store.check import check
 from fumibako.store.sqlite.database import open_reader
 from tests.crash.clients import imap_peer, pop3_unique_ids
-from tests.crash.machine import READERS, Machine
+from tests.crash.machine import READERS, SENDER, Machine
 from tests.support.ledger import Entry, Found, MailboxHistory, MailboxState, Verdicts, compare
 
 SESSIONS = 8
@@ -25,7 +25,8 @@ class Reading:
     read: dict[tuple[str, int], tuple[str, str]] = field(default_factory=dict)
 
     async def drain(self, entries: Sequence[Entry], *, afresh: bool = False) -> Verdicts:
-        """Compare deliveries with the mailboxes of READERS. afresh: read the octets of all messages again, not new ones only."""
+        """Compare deliveries with the mailboxes of READERS, and that of SENDER, to whom nobody writes but this server: a notice
+        there is one that nobody has earned. afresh: read the octets of all messages again, not new ones only."""
         if afresh:
             self.read.clear()
         await self._queue_is_empty()
@@ -33,7 +34,7 @@ class Reading:
         found: list[Found] = []
         verdicts = Verdicts()
         async with asyncio.TaskGroup() as group:
-            for holder in READERS:
+            for holder in (*READERS, SENDER):
                 group.create_task(self._drain_one(turns, holder, found, verdicts))
         letters = compare((entry for entry in entries if entry.kind in ACCEPTED), found)
         letters.faults += verdicts.faults

@@ -9,17 +9,20 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from unittest import mock
 
-from fumibako.model.ops import AddAccount, AddDomain
+from fumibako.model.ops import AddAccount, AddAlias, AddDomain
 from fumibako.services.login import make_password_record
+from fumibako.store.sqlite import engine as engine_module
 from fumibako.store.sqlite.engine import Engine
 from tests.crash.clients import PASSWORD
-from tests.support.server import PROGRAM, READY_S, LiveServer, Place, _environment, die_with_tests, eventually
+from tests.support.server import READY_S, LiveServer, Place, _environment, die_with_tests, eventually
 
 DOMAIN = "a.example"
 READERS = tuple(f"u{number:02d}@{DOMAIN}" for number in range(50))      # mail arrives for them
 MOVERS = tuple(f"m{number}@{DOMAIN}" for number in range(3))            # they move their own mail about
 SENDER = f"sender@{DOMAIN}"
+FORWARDED, FORWARDER, FORWARD_PATH = f"info@{DOMAIN}", READERS[25], "ok-forward@elsewhere.example"
 
 
 class Machine(LiveServer):
@@ -29,8 +32,12 @@ class Machine(LiveServer):
         super().__init__(directory, place, f"mail.{DOMAIN}")
         self.starts: list[float] = []       # seconds from exec to "ready"
 
-    def make(self, *, workers: int, smarthost: str = "", populated: bool = True) -> None:
-        """A data directory with READERS, MOVERS and SENDER, whose password costs nothing to check; or with nobody."""
+    def make(self, *, workers: int, smarthost: str = "", shard_accounts: int = engine_module.SHARD_ACCOUNTS,
+             populated: bool = True) -> None:
+        """A data directory with READERS, MOVERS and SENDER, whose password costs nothing to check, and FORWARDED; or nobody.
+
+        shard_accounts: how many of them share a shard.
+        """
         listen = {f"listen__{name}": f'["{self.place.address}:{port}"]' for name, port in self.place.ports.items()
                   if name in ("smtp", "submission", "imap", "pop3")}
         off = {f"listen__{name}": "" for name in ("submissions", "imaps", "pop3s", "dns")}
@@ -38,12 +45,14 @@ class Machine(LiveServer):
         self.configure(server__workers=str(workers), listen__lmtp='["unix:lmtp.sock"]', login__allow_plaintext="true",
                        relay__smarthost=f'"{smarthost}"', resolver__servers='["127.0.0.1:9"]', **listen, **off)
         if populated:
-            self._populate()
+            self._populate(shard_accounts)
 
-    def _populate(self) -> None:
+    def _populate(self, shard_accounts: int) -> None:
         cheap = make_password_record(PASSWORD, b"salt" * 4, b"salt" * 4)
         engine = Engine(self.directory, now_ms=int(time.time() * 1000))
-        engine.execute([AddDomain(DOMAIN), *(AddAccount(address, cheap) for address in (*READERS, *MOVERS, SENDER))], 0)
+        with mock.patch.object(engine_module, "SHARD_ACCOUNTS", shard_accounts):
+            engine.execute([AddDomain(DOMAIN), *(AddAccount(address, cheap) for address in (*READERS, *MOVERS, SENDER)),
+                            AddAlias(FORWARDED, (FORWARDER, FORWARD_PATH))], 0)
         engine.close()
 
     @property
@@ -69,8 +78,8 @@ class Machine(LiveServer):
         """Starts it and does not wait."""
         with self.errors_path.open("ab") as errors:
             self.process = subprocess.Popen(
-                [*tracer, *PROGRAM, "serve", "--data", str(self.directory)], stdout=subprocess.PIPE, stderr=errors, text=True,
-                env={**_environment(), "FUMIBAKO_FAILPOINT": failpoint}, start_new_session=True,
+                [*tracer, *self.program, "serve", "--data", str(self.directory)], text=True, stdout=subprocess.PIPE,
+                stderr=errors, env={**_environment(), "FUMIBAKO_FAILPOINT": failpoint}, start_new_session=True,
                 preexec_fn=die_with_tests)  # noqa: PLW1509 (it takes no lock)
 
     def kill_all(self) -> None:

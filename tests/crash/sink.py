@@ -18,12 +18,15 @@ class Sink:
 
     At RCPT: "ok-1", "fail-2" (550), "defer-3" (450). At the end of the message: "silent-4" (taken, closed without a reply),
     "drop-5" (closed without being taken), "bye-6" (250, then closed).
+    The end of a message is answered while `gate` is open.
     """
 
     def __init__(self) -> None:
         self.taken: Counter[tuple[str, str]] = Counter()       # (letter id, recipient) -> how often a 250 was sent for it
         self.silent: Counter[tuple[str, str]] = Counter()      # taken, but the 250 was never sent
-        self.changed = asyncio.Event()
+        self.changed = asyncio.Event()                          # a message has come to its end
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -71,6 +74,7 @@ class Sink:
         box = self.silent if "silent" in kinds else self.taken
         box.update((letter_id, recipient) for recipient in recipients)
         self.changed.set()
+        await self.gate.wait()
         if "silent" in kinds:
             return False
         await say("250 2.0.0 taken")

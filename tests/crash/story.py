@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from fumibako.model import ops
 from fumibako.model.account import PasswordRecord
 from fumibako.model.envelope import Envelope, Recipient
@@ -22,14 +24,15 @@ from fumibako.store.base import StoreUnavailable
 from fumibako.store.check import check
 from fumibako.store.disk import DiskIO
 from fumibako.store.spool import SpoolWriter
+from fumibako.store.sqlite.compaction import REPLACED_MS
 from fumibako.store.sqlite.database import open_reader
 from fumibako.store.sqlite.engine import Engine
-from fumibako.store.sqlite.unit import add_blob, pack
 
 NOW_MS = 1_750_000_000_000
 ALICE, BOB = AccountId(1), AccountId(2)
 INBOX, TRASH = MailboxId(1), MailboxId(2)
 SMALL, LARGE = 4_000, 270_000
+RECORD = PasswordRecord("$argon2id$", b"salt", 4096, b"stored", b"server")
 DELAYED = Outcome(OutcomeKind.DEFERRED, "4.4.1", "later")
 FAILED = Outcome(OutcomeKind.FAILED, "5.1.1", "nobody")
 
@@ -38,8 +41,7 @@ def make(directory: Path) -> None:
     """Two accounts."""
     directory.mkdir(mode=0o700)
     engine = Engine(directory, now_ms=NOW_MS)
-    record = PasswordRecord("$argon2id$", b"salt", 4096, b"stored", b"server")
-    accounts = [ops.AddAccount(address, record) for address in ("alice@a.example", "bob@a.example")]
+    accounts = [ops.AddAccount(address, RECORD) for address in ("alice@a.example", "bob@a.example")]
     engine.execute([ops.AddDomain("a.example"), *accounts], NOW_MS)
     engine.close()
 
@@ -65,6 +67,12 @@ def deliver(number: int, body: ops.Body, *accounts: AccountId) -> ops.Deliver:
 
 def enqueue(number: int, body: ops.Body, *recipients: str) -> ops.Enqueue:
     return ops.Enqueue(trace(number), Envelope("alice@a.example", tuple(map(Recipient, recipients))), b"", body, NOW_MS)
+
+
+def forward(number: int, body: ops.Body) -> ops.Deliver:
+    """For Bob, and on to somebody else."""
+    outgoing = ops.Outgoing(trace(number), Envelope("a@c.example", (Recipient("x@b.example"),)), b"Received: here\r\n")
+    return msgspec.structs.replace(deliver(number, body, BOB), outgoing=(outgoing,))
 
 
 class Teller:
@@ -97,34 +105,16 @@ class Teller:
             lambda: [enqueue(5, inline(5), "x@b.example", "y@b.example"), deliver(6, inline(6), BOB)],
             lambda: [enqueue(7, self.spooled(7), "z@b.example")],
             lambda: [ops.Lease(NOW_MS, 15 * MINUTE_MS, 10)],
-            lambda: [ops.Settle(QueueId(1), (ops.RecipientOutcome(1, FAILED),), (enqueue(8, inline(8), "alice@a.example"),))],
-            lambda: [ops.Settle(QueueId(1), (ops.RecipientOutcome(2, DELAYED, NOW_MS + 1),)),
-                     ops.Settle(QueueId(2), (ops.RecipientOutcome(3, FAILED),), (enqueue(9, self.spooled(9), "bob@a.example"),))],
-            lambda: [self._outbox_row(10)],
+            lambda: [ops.Settle(QueueId(1), (ops.RecipientOutcome(1, 0, FAILED),), (enqueue(8, inline(8), "alice@a.example"),))],
+            lambda: [ops.Settle(QueueId(1), (ops.RecipientOutcome(2, 0, DELAYED, NOW_MS + 1),)),
+                     ops.Settle(QueueId(2), (ops.RecipientOutcome(3, 0, FAILED),),
+                                (enqueue(9, self.spooled(9), "bob@a.example"),))],
+            lambda: [forward(10, inline(10)), forward(11, self.spooled(11))],
             lambda: [ops.DrainOutbox()],
             lambda: [ops.Move(ALICE, INBOX, (Uid(1), Uid(2)), TRASH),
                      ops.SetFlags(ALICE, INBOX, (Uid(3),), ops.FlagMode.ADD, ("\\Deleted",))],
             lambda: [ops.Copy(ALICE, TRASH, (Uid(1),), INBOX), ops.Expunge(ALICE, INBOX, (Uid(3),))],
         ]
-
-    def _outbox_row(self, number: int) -> Command:
-        """No operation causes one yet: it is written as an operation would, beside one of the same transaction."""
-        unit = self.engine._shards[1]
-        assert unit.segments is not None
-        unit.database.run("BEGIN IMMEDIATE")
-        unit.active = True
-        mark = unit.segments.mark()
-        try:
-            blob = add_blob(unit, inline(number), trace(number), (), 1)
-            envelope = pack(Envelope("", (Recipient("bob@a.example"),)))
-            unit.database.run("INSERT INTO outbox(account_id, trace_id, envelope, prefix, blob_id, created_ms) "
-                              "VALUES(?, ?, ?, ?, ?, ?)", ALICE, trace(number), envelope, b"", blob, NOW_MS)
-        except BaseException:
-            unit.segments.rewind(mark)
-            unit.database.run("ROLLBACK")
-            unit.active = False
-            raise
-        return ops.SetFlags(ALICE, INBOX, (Uid(3),), ops.FlagMode.ADD, ("\\Flagged",))
 
     def tell(self, step: Callable[[], list[Command]]) -> bool:
         """One batch; False when the disk is full for one of it. EngineFailed passes through."""
@@ -137,8 +127,19 @@ class Teller:
         return not any(isinstance(result, Refused | StoreUnavailable) for result in results)
 
     def tidy(self) -> None:
-        """Three weeks later."""
-        self.engine.housekeep(NOW_MS + 21 * DAY_MS)
+        """Three weeks later, and again when replaced segments may go."""
+        for later_ms in (0, REPLACED_MS):
+            while self.engine.housekeep(NOW_MS + 21 * DAY_MS + later_ms):
+                pass
+
+    def thin_out(self) -> None:
+        """Nearly everything is expunged; six weeks later what is left of the segment moves on, then its file goes."""
+        every = tuple(map(Uid, range(1, 10)))
+        self.engine.execute([ops.Expunge(account, box, uids, only_deleted=False) for account, box, uids in (
+            (ALICE, INBOX, every), (ALICE, TRASH, every), (BOB, INBOX, (Uid(2),)))], NOW_MS)
+        for later_ms in (0, REPLACED_MS):
+            while self.engine.housekeep(NOW_MS + 42 * DAY_MS + later_ms):
+                pass
 
     def drain(self) -> None:
         assert not isinstance(self.engine.execute([ops.DrainOutbox()], NOW_MS)[0][0], Refused | StoreUnavailable | Done)

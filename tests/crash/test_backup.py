@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fumibako.store.sqlite.reader import Reader
 from tests.crash.clients import imap_peer
 from tests.crash.drain import Reading, faults_of_the_store
 from tests.crash.load import Load
@@ -72,7 +73,7 @@ async def test_what_was_acknowledged_before_a_backup_is_in_it(
     verdicts = await reading.drain(list(ledger.entries.values()), afresh=True)
     lost = {what.partition(" ")[0] for fault, what in verdicts.faults if fault is Fault.LOST}
     assert not lost & before, sorted(lost & before)[:5]
-    assert not [one for one in verdicts.faults if one[0] is not Fault.LOST]
+    assert not [one for one in verdicts.faults if one[0] is not Fault.LOST and not _is_younger(one, first["path"])]
     async with imap_peer(other.place.endpoint("imap"), READERS[0]) as peer:
         now = await peer.select("INBOX")
         assert now["UIDVALIDITY"] == known["UIDVALIDITY"] and now["UIDNEXT"] > known["UIDNEXT"]
@@ -87,6 +88,16 @@ async def test_what_was_acknowledged_before_a_backup_is_in_it(
     assert not [one for one in again.faults if one[0] is not Fault.LOST]
     assert not {what.partition(" ")[0] for fault, what in again.faults if fault is Fault.LOST} - lost
     assert faults_of_the_store(other) == []
+
+
+def _is_younger(fault: tuple[Fault, str], backup: str) -> bool:
+    """The first mail of an account came after the backup: its mailboxes are made anew, with another UIDVALIDITY."""
+    kind, what = fault
+    reader = Reader(Path(backup))
+    account = reader.account(what.partition(" ")[0])
+    mailboxes = reader.mailboxes(account.id) if account else []
+    reader.close()
+    return kind is Fault.UID_VALIDITY and not mailboxes
 
 
 async def test_the_next_backup_takes_only_new_segments(machine: Machine, tmp_path: Path) -> None:

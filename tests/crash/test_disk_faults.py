@@ -20,7 +20,7 @@ from tests.crash import story
 from tests.crash.disks import FaultyDisk, Trigger
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
-SPOOLED = 3         # bodies in the story that go through the spool
+SPOOLED = 4         # bodies in the story that go through the spool
 Template = tuple[Path, list[story.Picture]]
 
 

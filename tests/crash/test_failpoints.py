@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -14,12 +13,14 @@ from fumibako.store import failpoint
 from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import COMMAND_FAILPOINTS, FAILPOINTS
 from tests.crash import story
+from tests.crash.dying import told_by_child
 
 pytestmark = pytest.mark.crash
 
 SOURCE = Path(failpoint.__file__).parent
-# These lie in the storage process's own loop; rounds of tools/prove.py go there.
-OF_THE_PROCESS = ("before-answer", "half-answered")
+# These lie in the loops of the processes; rounds of tools/prove.py and test_queue_states.py go there.
+OF_THE_PROCESS = ("before-request", "before-answer", "half-answered", "after-response")
+ELSEWHERE = ("shard-directory", "shard-opened", "mid-migration")     # test_new_shard.py and store/test_golden.py go there
 Template = tuple[Path, list[story.Picture]]
 
 
@@ -31,27 +32,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
     return directory / "data", story.pictures(directory / "told")
 
 
-def told_by_child(work: Callable[[Callable[[], object]], None], armed: str) -> tuple[int, bool]:
-    """Runs `work` in a process of its own that dies at the failpoint: how often it called back, and whether it died."""
-    read_fd, write_fd = os.pipe()
-    child = os.fork()
-    if child == 0:
-        failpoint.arm(armed)
-        try:
-            work(lambda: os.write(write_fd, b"."))
-            os._exit(0)
-        finally:
-            os._exit(99)
-    os.close(write_fd)
-    with os.fdopen(read_fd, "rb") as answers:
-        count = len(answers.read())
-    status = os.waitpid(child, 0)[1]
-    assert os.waitstatus_to_exitcode(status) in (0, -9), status
-    return count, os.WIFSIGNALED(status)
-
-
 def whole_story(directory: Path, answered: Callable[[], object]) -> None:
-    """The story, three weeks, and a second start."""
+    """The story, three weeks, a second start, and what comes after another three."""
     teller = story.Teller(directory, DiskIO())
     for step in teller.steps():
         assert teller.tell(step)
@@ -59,11 +41,13 @@ def whole_story(directory: Path, answered: Callable[[], object]) -> None:
     teller.tidy()
     answered()
     teller.engine.close()
-    story.Teller(directory, DiskIO()).engine.close()
+    teller = story.Teller(directory, DiskIO())
+    teller.thin_out()
+    teller.engine.close()
 
 
 @pytest.mark.parametrize("visit", [1, 2, 3])
-@pytest.mark.parametrize("name", [name for name in FAILPOINTS if name not in OF_THE_PROCESS])
+@pytest.mark.parametrize("name", [name for name in FAILPOINTS if name not in OF_THE_PROCESS + ELSEWHERE])
 def test_a_process_that_dies_there(name: str, visit: int, tmp_path: Path, template: Template) -> None:
     data, before = template
     directory = tmp_path / "data"
@@ -77,11 +61,13 @@ def test_a_process_that_dies_there(name: str, visit: int, tmp_path: Path, templa
 
 
 def test_every_failpoint_stands_in_the_source_once() -> None:
-    places = [name for path in SOURCE.rglob("*.py") for name in re.findall(r'reach\("([a-z-]+)"\)', path.read_text())]
+    places = [name for path in SOURCE.rglob("*.py") for name in re.findall(r'reach\("([a-z-]+)"[,)]', path.read_text())]
     assert sorted(places) == sorted(FAILPOINTS + COMMAND_FAILPOINTS)
 
 
 def test_an_unknown_failpoint_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="'after-lunch' is none of spool-synced, "):
         failpoint.arm("after-lunch:1")
+    with pytest.raises(ValueError, match="'mid-lease' knows no operations, only before-request, "):
+        failpoint.arm("mid-lease@Lease:1")
     assert failpoint._name == ""

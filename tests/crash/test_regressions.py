@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from pathlib import Path
 
 import pytest
 
+from fumibako.app import house
+from fumibako.app.build import server_tls
+from fumibako.config import load_config
 from fumibako.store.disk import DiskIO
 from fumibako.store.segment import segment_path, settle_names
 from fumibako.store.sqlite.engine import Engine, EngineFailed
@@ -109,3 +113,30 @@ def test_closing_a_failed_store_does_not_hide_that_it_failed(teller: story.Telle
     teller.engine.close()
     Engine(teller.directory, now_ms=story.NOW_MS).close()      # the lock is free
     assert not story.faults(teller.directory)
+
+
+class _PowerCut(BaseException):
+    pass
+
+
+def test_init_that_a_power_cut_broke_off_is_completed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key without its certificate was taken for the administrator's own: no later init made one, and no server started."""
+    for last in itertools.count():
+        directory, left, cut = tmp_path / str(last), itertools.repeat(True, last), False
+
+        def cut_off(descriptor: int, left: object = left) -> None:
+            if not next(left, False):       # type: ignore[call-overload]
+                raise _PowerCut
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", cut_off)
+            try:
+                house.House().init(directory, "mail.example.jp", str)
+            except _PowerCut:
+                cut = True
+        house.House().init(directory, "mail.example.jp", str)
+        server_tls(load_config(directory))
+        assert {path.name for path in (directory / "tls").iterdir()} == {"cert.pem", "key.pem"}
+        if not cut:
+            break
+    assert last > 5

@@ -31,14 +31,14 @@ MX_QUERY = dns.message.make_query("example.jp", "MX")
 
 
 @contextlib.asynccontextmanager
-async def running(address="127.0.0.1:0", clock=None):
+async def running(address="127.0.0.1:0", clock=None, answerer=None):
     """The face on a free port; yields its endpoint."""
     streams = bind(Listener("dns", (address,)))
     port = endpoint_of(streams[0].getsockname()).port
     datagrams = bind(Listener("dns", (address[:-1] + str(port),)), datagrams=True)
     stopping = asyncio.Event()
-    answerer = Answerer([ZONE])
-    face = DnsFace(lambda: answerer, clock or FakeClock())
+    ready = Answerer([ZONE])
+    face = DnsFace(answerer or (lambda: ready), clock or FakeClock())
     async with asyncio.TaskGroup() as group:
         group.create_task(face.run(datagrams, streams, stopping))
         try:
@@ -158,6 +158,81 @@ def test_a_network_that_asks_too_much_is_sent_to_tcp_or_hears_nothing():
     assert all(dns.message.from_wire(answer).answer for answer in answers)
 
 
+def verdicts(rate, size_octets, count):
+    return [rate.judge("198.51.100.7", size_octets) for _ in range(count)]
+
+
+def test_a_large_answer_counts_as_many():
+    clock = FakeClock()
+    rate = ResponseRate(clock)
+    refused = [Verdict.DROP, Verdict.TRUNCATE]
+    assert verdicts(rate, 1280, 7) == [*[Verdict.SEND] * 5, *refused]      # 10 ordinary ones each
+    clock.advance(1)
+    assert verdicts(rate, 1280, 3) == [Verdict.SEND, *refused]
+    clock.advance(0.5)
+    assert verdicts(rate, 1280, 2) == refused               # half of one is saved up,
+    assert verdicts(rate, 20, 7) == [*[Verdict.SEND] * 5, *refused]        # which is five of the least
+
+
+def test_no_answer_is_too_large_for_a_whole_budget():
+    rate = ResponseRate(FakeClock(), burst=2)
+    assert verdicts(rate, 65535, 2) == [Verdict.SEND, Verdict.DROP]
+
+
+def test_asking_for_large_answers_brings_no_more_octets():
+    def octets_out(size_octets, per_s, seconds=60):
+        clock, sent = FakeClock(), 0
+        rate = ResponseRate(clock)
+        for _ in range(seconds * per_s):
+            sent += size_octets if rate.judge("198.51.100.7", size_octets) is Verdict.SEND else 0
+            clock.advance(1 / per_s)
+        return sent
+
+    for per_s in (1, 10, 100, 1000):
+        for size_octets in (128, 300, 476, 800, 1232):
+            assert octets_out(size_octets, per_s) <= 128 * (50 + 60 * 10) + 1
+
+
+class Changing:
+    """An answerer that has to be waited for while its zones are made anew."""
+
+    def __init__(self):
+        self.ready, self.asked = asyncio.Event(), 0
+
+    def __call__(self):
+        self.asked += 1
+        return Answerer([ZONE]) if self.ready.is_set() else self.wait()
+
+    async def wait(self):
+        await self.ready.wait()
+        return Answerer([ZONE])
+
+
+@pytest.mark.parametrize("ask", [dns.asyncquery.udp, dns.asyncquery.tcp])
+async def test_a_query_waits_for_zones_that_are_being_made(ask):
+    changing = Changing()
+    async with running(answerer=changing) as endpoint:
+        where = (endpoint.host, 5, endpoint.port)
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(ask(dns.message.make_query("example.jp", "MX"), *where)) for _ in range(5)]
+            while not changing.asked:
+                await asyncio.sleep(0)
+            assert not any(one.done() for one in asked)
+            changing.ready.set()
+        assert all(one.result().answer for one in asked)
+        assert (await ask(MX_QUERY, *where)).answer
+
+
+def test_who_is_exempt_is_asked_at_every_answer():
+    exempt = set()
+    asked = DnsFace(lambda: Answerer([ZONE]), FakeClock(), exempt.__contains__)
+    stranger = Endpoint("198.51.100.7", 5353)
+    while asked.respond(MX_QUERY.to_wire(), stranger):
+        pass
+    exempt.add(stranger.host)
+    assert all(asked.respond(MX_QUERY.to_wire(), stranger) for _ in range(500))
+
+
 def test_loopback_is_exempt():
     asked = face(FakeClock())
     for _ in range(500):
@@ -166,8 +241,8 @@ def test_loopback_is_exempt():
 
 def test_rate_table_is_bounded_and_ipv6_counts_by_56():
     rate = ResponseRate(FakeClock(), burst=1)
-    assert rate.judge("2001:db8:0:1::1") is Verdict.SEND
-    assert rate.judge("2001:db8:0:ff::2") is Verdict.DROP
+    assert rate.judge("2001:db8:0:1::1", 100) is Verdict.SEND
+    assert rate.judge("2001:db8:0:ff::2", 100) is Verdict.DROP
     for number in range(10_500):
-        rate.judge(f"10.{number // 256}.{number % 256}.1")
+        rate.judge(f"10.{number // 256}.{number % 256}.1", 100)
     assert len(rate._buckets) == 10_000

@@ -80,6 +80,26 @@ async def test_listing(house: House) -> None:
     assert unique_ids == [f"1 {validity}.1", f"2 {validity}.2"]
 
 
+async def test_utf8_is_sent_to_who_asked_for_it(house: House) -> None:
+    """RFC 6856 §2.1: nothing but ASCII in a header to others; RFC 6858 §4: TOP counts lines of the surrogate."""
+    message = "From: 花子 <花子@example.jp>\r\nSubject: 報告\r\nX-Note: 秘密\r\n\r\n本文\r\n二行目\r\n"
+    client = await house.login()
+    assert (await client.append("INBOX", message.encode().decode("latin-1"))).ok
+    await client.leave()
+    able = await connect(house)
+    assert "UTF8" in await able.run("CAPA")
+    await able.pump("UTF8\r\nUSER alice@example.jp\r\nPASS secret\r\n")
+    assert (await able.run("RETR 3"))[1:] == [*message.split("\r\n")[:-1], "."]
+    assert await able.run("UTF8") == ["-ERR Command not valid in this state"]
+    await able.run("QUIT")
+    plain = await connect(house)
+    await plain.pump("USER alice@example.jp\r\nPASS secret\r\n")
+    header = ["From: =?UTF-8?B?6Iqx5a2Q?= <invalid@internationalized-address.invalid>", "Subject: =?UTF-8?B?5aCx5ZGK?=", ""]
+    assert (await plain.run("RETR 3"))[1:] == [*header, "本文", "二行目", "."]
+    assert (await plain.run("TOP 3 1"))[1:] == [*header, "本文", "."]
+    assert (await plain.run("LIST 3"))[0] == f"+OK 3 {len(message.encode())}"
+
+
 async def test_retrieve_stuffs_dots(house: House) -> None:
     client = await login(house)
     assert await client.run("RETR 1") == [

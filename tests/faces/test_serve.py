@@ -5,9 +5,11 @@ import logging
 
 import pytest
 
-from fumibako.faces.serve import FLUSH_AFTER_EVENTS, run_session
+from fumibako.faces.serve import FLUSH_AFTER_EVENTS, LOGIN_S, Patience, run_session
 from fumibako.proto.reader import Need, ProtocolError
 from fumibako.services import StoreUnavailable
+from tests.support.clock import FakeClock
+from tests.support.served import run_served
 from tests.support.streams import stream_pair
 
 
@@ -47,7 +49,8 @@ class LineSession:
         self.core.out = b"hello\n"
         self.closed = self.wants_tls = False
         self.starttls_context = None
-        self.timeout_s = timeout_s
+        self.timeout_s, self.clock = timeout_s, FakeClock()
+        self.patience = Patience(self.clock)
         self.ended, self.running, self.cancelled = 0, asyncio.Event(), False
         self.push = asyncio.Event()
         self.pushes = False
@@ -104,8 +107,7 @@ async def converse(session: LineSession, *sent: bytes, stop: asyncio.Event | Non
     client, server = stream_pair()
     heard = b""
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        task = group.create_task(run_session(session, server, stop or asyncio.Event()))
-        task.add_done_callback(lambda _: server.close())
+        group.create_task(run_served(session, server, stop or asyncio.Event()))
         for octets in sent:
             await client.write(octets)
         while data := await client.read():
@@ -139,6 +141,40 @@ async def test_what_ends_a_session(line: bytes, last: bytes, caplog: pytest.LogC
 
 async def test_a_silent_peer() -> None:
     assert await converse(LineSession(timeout_s=0), b"") == b"hello\nslow\n"
+
+
+def test_patience_with_a_command_and_with_a_login() -> None:
+    clock = FakeClock()
+    patience = Patience(clock, LOGIN_S)
+    for waited_s, left_s in ((0, 60), (50, 10), (20, 0), (0, 0)):
+        clock.advance(waited_s)
+        assert patience.left_s(60) == left_s
+    clock.advance(LOGIN_S - 80)
+    patience.begin()
+    assert patience.left_s(60) == 10 and not patience.login_is_overdue
+    clock.advance(10)
+    patience.begin()
+    assert patience.left_s(60) == 0 and patience.login_is_overdue
+    patience.logged_in()
+    assert patience.left_s(60) == 60 and not patience.login_is_overdue
+
+
+async def test_a_login_that_is_overdue_is_not_put_off_by_octets_that_wait() -> None:
+    """Who always has something to say never lets a read run into its deadline."""
+    session = LineSession()
+    session.patience = Patience(session.clock, 5)
+    client, server = stream_pair()
+
+    async def on_event(event: bytes) -> None:
+        session.core.out += event + b"!\n"
+        session.clock.advance(1)
+        server.data_received(b"x\n")       # there before the next read
+
+    session.on_event = on_event
+    server.data_received(b"x\n")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(run_served(session, server, asyncio.Event()))
+        assert await heard_until(client, b"slow\n") == b"hello\n" + b"x!\n" * 5 + b"slow\n"
 
 
 async def test_stop_ends_a_waiting_session_at_once_and_a_busy_one_after_its_reply() -> None:

@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 from fumibako.faces.smtp import ERRORS_MAX, Role, refuse_connection
-from fumibako.model.ops import AddAccount, Deliver
+from fumibako.model.ops import AddAccount, Charge, Deliver
 from fumibako.net.tls import ServerTls, end_point_binding, opportunistic_client, read_pair
 from fumibako.proto.sasl.scram import ScramClient
 from fumibako.store.base import StoreUnavailable
@@ -133,19 +133,80 @@ async def test_the_server_stops(house: MailHouse) -> None:
         assert await client.all_replies() == ["421 4.3.2 Server is shutting down"]
 
 
-async def test_the_store_goes_away_at_the_commit(house: MailHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+def go_away(house: MailHouse, monkeypatch: pytest.MonkeyPatch, *kinds: type) -> None:
+    """From now on no operation of these kinds has an answer."""
     commit = house.store.commit
 
     async def broken(operation):
-        if isinstance(operation, Deliver):
+        if isinstance(operation, kinds):
             raise StoreUnavailable("storage died")
         return await commit(operation)
 
     monkeypatch.setattr(house.store, "commit", broken)
+
+
+NO_ANSWER = "451 4.3.0 Temporary failure, try again later"
+
+
+@pytest.mark.parametrize("how", ["DATA", "BDAT"])
+async def test_a_commit_without_an_answer_is_451_and_the_session_goes_on(
+    house: MailHouse, monkeypatch: pytest.MonkeyPatch, how: str,
+) -> None:
+    """RFC 5321 §4.2.5: without 250 the mail stays the client's; DESIGN §3: it is never sent again by us."""
     async with house.connected() as client:
         await client.ask("EHLO c")
-        replies = await client.mail("alice@example.jp")
-        assert replies[-1] == "421 4.3.0 Temporary failure, try again later"
+        with monkeypatch.context() as away:
+            go_away(house, away, Deliver)
+            if how == "DATA":
+                replies = await client.mail("alice@example.jp")
+            else:
+                await client.send(b"MAIL FROM:<>\r\nRCPT TO:<alice@example.jp>\r\nBDAT 14\r\nSubject: 1\r\n\r\nBDAT 0 LAST\r\n")
+                replies = [await client.reply() for _ in range(4)]
+            assert replies[-1] == NO_ANSWER and {reply[0] for reply in replies[:-1]} <= {"2", "3"}
+            assert (await client.ask("RCPT TO:<alice@example.jp>")).startswith("503")     # nothing of it is left
+        assert (await client.mail("alice@example.jp"))[-1].startswith("250 2.0.0")
+    assert len(await house.mailbox("alice@example.jp")) == 1
+
+
+async def test_by_lmtp_each_recipient_of_a_commit_without_an_answer_is_told(
+    house: MailHouse, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with house.connected(Role.LMTP) as client:
+        await client.ask("LHLO c")
+        with monkeypatch.context() as away:
+            go_away(house, away, Deliver)
+            replies = await client.mail("alice@example.jp", "nobody@example.jp", "bob@example.jp")
+            assert [*replies[-1:], await client.reply()] == [NO_ANSWER] * 2
+        assert (await client.mail("alice@example.jp"))[-1].startswith("250 2.0.0")
+
+
+async def test_by_lmtp_what_was_delivered_before_the_store_went_away_is_250(
+    house: MailHouse, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One full mailbox has them delivered one by one; a 451 for all would have the first one's mail come twice."""
+    await house.store.commit(AddAccount("small@example.jp", NO_PASSWORD, 100))
+    commit = house.store.commit
+
+    async def broken(operation):
+        if isinstance(operation, Deliver) and [one.address for one in operation.recipients] == ["bob@example.jp"]:
+            raise StoreUnavailable("storage died")
+        return await commit(operation)
+
+    monkeypatch.setattr(house.store, "commit", broken)
+    async with house.connected(Role.LMTP) as client:
+        await client.ask("LHLO c")
+        replies = await client.mail("alice@example.jp", "small@example.jp", "bob@example.jp")
+        replies += [await client.reply() for _ in range(2)]
+        assert [reply[:9] for reply in replies[-3:]] == ["250 2.0.0", "452 4.2.2", "451 4.3.0"]
+    assert len(await house.mailbox("alice@example.jp")) == 1
+
+
+async def test_elsewhere_a_store_that_is_away_ends_the_session(house: MailHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MAIL of a stranger is charged to its address; RCPT only reads."""
+    async with house.connected() as client:
+        await client.ask("EHLO c")
+        go_away(house, monkeypatch, Charge)
+        assert await client.ask("MAIL FROM:<bob@example.net>") == "421 4.3.0 Temporary failure, try again later"
         assert await client.reply() == ""
 
 

@@ -107,3 +107,9 @@ async def test_a_bare_login_name_where_one_domain_is_hosted(house: MailHouse) ->
     found = await house.directory.account("dave")
     assert found is not None and found.address == "dave@example.jp"
     assert await house.directory.account("@") is None
+
+
+async def test_the_server_may_be_called_otherwise_while_it_runs(house: MailHouse) -> None:
+    house.directory.rename("Mail.Other.jp", frozenset({"198.51.100.1"}))
+    assert await targets(house, "postmaster@[198.51.100.1]") == ["alice@example.jp"]
+    assert await targets(house, "postmaster@[192.0.2.25]") != ["alice@example.jp"]

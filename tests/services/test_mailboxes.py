@@ -13,7 +13,7 @@ from fumibako.model.ops import Refusal
 from fumibako.proto.message.index import Summary
 from fumibako.services.mailbox_names import ROLE_NAMES, resolve_name, role_of
 from fumibako.services.mailboxes import StoreRefused
-from fumibako.services.message_text import _lumps, fold_text
+from fumibako.services.message_text import LUMP_OCTETS, _lumps, fold_text
 from fumibako.services.threads import MAX_REFERENCES, base_subject, threading_of
 from tests.support.imap_session import House
 
@@ -76,15 +76,16 @@ def test_folding_is_stable(text: str) -> None:
     assert fold_text(fold_text(text)) == fold_text(text)
 
 
-@given(st.lists(st.binary(max_size=50), max_size=20), st.sampled_from(["utf-8", "utf-16", ""]))
-async def test_lumps_lose_nothing(pieces: list[bytes], charset: str) -> None:
+@given(st.lists(st.binary(max_size=50), max_size=20))
+async def test_lumps_lose_nothing(pieces: list[bytes]) -> None:
     async def feed():
         for piece in pieces:
             yield piece * 1000
 
-    lumps = [lump async for lump in _lumps(feed(), charset)]
+    lumps = [lump async for lump in _lumps(feed())]
     assert b"".join(lumps) == b"".join(piece * 1000 for piece in pieces)
-    assert all(lump.endswith(b"\n") for lump in lumps[:-1])
+    assert all(lump.endswith(b"\n") or len(lump) >= LUMP_OCTETS // 2 for lump in lumps[:-1])
+    assert all(len(lump) < 2 * LUMP_OCTETS for lump in lumps)
 
 
 @pytest.fixture

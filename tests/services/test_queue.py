@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from fumibako.model.envelope import Envelope, Notify, Recipient
-from fumibako.model.ops import TERMINAL, ChangeQueue, Enqueue, Lease, QueueAction, Settle
+from fumibako.model.ops import TERMINAL, ChangeQueue, Enqueue, Lease, QueueAction, Refusal, Settle
 from fumibako.model.queue import DAY_MS, HOUR_MS, MINUTE_MS, Outcome, OutcomeKind
 from fumibako.services.queue import LEASE_MS, PER_DESTINATION, final_outcome
-from fumibako.store.base import StoreUnavailable
+from fumibako.store.base import StoreRefused, StoreUnavailable
 from tests.support.mailhouse import MESSAGE, MailHouse
-from tests.support.target import RELAYED
+from tests.support.target import RELAYED, RecordingTarget
 
 LATER = Outcome(OutcomeKind.DEFERRED, "4.7.1", "refused at RCPT TO", "451 4.7.1 Greylisted", "mx.example.com [192.0.2.9]")
 DOWN = Outcome(OutcomeKind.DEFERRED, "4.4.1", "192.0.2.9:25 did not answer")
@@ -223,22 +223,108 @@ async def test_nothing_is_recorded_while_the_store_is_away(house: MailHouse) -> 
     assert await house.queued() == []
 
 
+class Away:
+    """The store's answers to the next Settles: an exception, raised "before" the commit or "after" it."""
+
+    def __init__(self, house: MailHouse, *failures: tuple[str, Exception]) -> None:
+        self._commit, self._failures, self.settles = house.store.commit, list(failures), []
+        house.store.commit = self.commit
+
+    async def commit(self, operation):
+        if not isinstance(operation, Settle):
+            return await self._commit(operation)
+        self.settles.append(operation)
+        when, failure = self._failures.pop(0) if self._failures else ("", None)
+        if when == "before":
+            raise failure
+        result = await self._commit(operation)
+        if failure is not None:
+            raise failure
+        return result
+
+
+async def stepped(house: MailHouse, within_s: float) -> float:
+    """One step of a runner, while time goes on. The seconds it took."""
+    running, took_s = asyncio.create_task(house.runner().step()), 0.0
+    async with asyncio.timeout(20):
+        while not running.done():
+            if (wait_s := house.clock.next_wake_s) is not None and took_s < within_s:
+                took_s += wait_s
+                house.clock.advance(wait_s)
+            await asyncio.sleep(0)
+    assert await running == 1
+    return took_s
+
+
+GONE, FULL = StoreUnavailable("gone"), StoreRefused(Refusal.DISK_FULL)
+
+
 async def test_local_delivery_is_exactly_once(house: MailHouse) -> None:
     """A crash between the delivery and its record: the second attempt finds the key."""
     await enqueue(house, "bob@example.jp")
-    settle = house.store.commit
-
-    async def lost(operation):
-        if isinstance(operation, Settle):
-            raise StoreUnavailable("crash")
-        return await settle(operation)
-
-    house.store.commit = lost
-    await house.runner().step()
-    house.store.commit = settle
-    house.clock.advance(16 * 60)
+    Away(house, *[("before", GONE)] * 10_000)
+    assert 800 < await stepped(house, LEASE_MS) < 900            # until the lease ends
+    del house.store.commit
+    house.clock.advance(60)
     await house.runner().step()
     assert len(await house.mailbox("bob@example.jp")) == 1
+    assert await house.queued() == []
+
+
+@pytest.mark.parametrize("failures", [
+    [("before", GONE)], [("after", GONE)], [("before", GONE), ("after", GONE), ("before", GONE)], [("before", FULL)] * 20,
+])
+async def test_bug_an_outcome_was_lost_while_storage_restarted(house: MailHouse, failures: list) -> None:
+    """The mail was delivered again when its lease had ended, though the other server had taken it."""
+    house.relay.outcomes = {"a@one.example": [RELAYED], "b@two.example": [LATER, RELAYED], "c@three.example": [NEVER]}
+    await enqueue(house, "a@one.example", "b@two.example", "c@three.example")
+    away = Away(house, *failures)
+    assert await stepped(house, LEASE_MS) < 100
+    assert len(away.settles) == 3 + len(failures)
+    [item, notice] = await house.queued()
+    assert [(str(one.state), one.attempts) for one in item.recipients] == [("delivered", 1), ("queued", 1), ("failed", 1)]
+    assert item.recipients[1].due_ms >= house.clock.now_ms() + 3 * MINUTE_MS and notice.envelope.reverse_path == ""
+    assert house.trace.kinds().count("relayed") == 1
+    house.clock.advance(2 * LEASE_MS / 1000)
+    await house.runner().step()
+    assert await house.queued() == []
+    assert sorted(paths for _, paths in house.relay.delivered) == [
+        ("a@one.example",), ("b@two.example",), ("b@two.example",), ("c@three.example",)]
+    assert len(await house.mailbox("alice@example.jp")) == 1
+
+
+async def test_a_refusal_of_an_outcome_is_not_argued_with(house: MailHouse, caplog: pytest.LogCaptureFixture) -> None:
+    await enqueue(house, "a@one.example")
+    away = Away(house, ("before", StoreRefused(Refusal.NOT_ALLOWED)))
+    await house.runner().step()
+    assert len(away.settles) == 1 and "could not be recorded" in caplog.text
+
+
+async def test_an_orderly_stop_records_what_is_known(house: MailHouse) -> None:
+    """The store was away when the outcome came and is back when the runner stops."""
+    await enqueue(house, "a@one.example")
+    away = Away(house, ("before", GONE))
+    running = asyncio.create_task(house.runner().step())
+    async with asyncio.timeout(20):
+        while house.clock.next_wake_s is None:
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running])
+    assert await house.queued() == [] and len(away.settles) == 2
+    assert house.trace.kinds() == ["relayed"]
+
+
+async def test_while_an_outcome_waits_its_destination_does_not(house: MailHouse) -> None:
+    for number in range(PER_DESTINATION + 1):
+        await enqueue(house, f"x{number}@one.example")
+    Away(house, *[("before", GONE)] * PER_DESTINATION)
+    running = asyncio.create_task(house.runner().step())
+    async with asyncio.timeout(20):
+        while len(house.relay.delivered) <= PER_DESTINATION:
+            await asyncio.sleep(0)
+        while not running.done():
+            house.clock.advance(1)
+            await asyncio.sleep(0)
     assert await house.queued() == []
 
 
@@ -316,3 +402,14 @@ async def test_an_enqueue_elsewhere_rings(house: MailHouse, monkeypatch: pytest.
     running.cancel()
     await asyncio.wait([running])
     assert len(house.relay.delivered) == 1
+
+
+async def test_a_changed_relay_takes_what_comes_and_the_old_one_says_goodbye(house: MailHouse) -> None:
+    runner, before, after = house.runner(), house.relay, RecordingTarget()
+    runner.change(house.notifier, after)
+    await enqueue(house, "x@example.com")
+    await runner.step()
+    assert (len(before.delivered), len(after.delivered)) == (0, 1)
+    assert (before.closed_idle, after.closed_idle) == (1, 1)
+    await runner.step()
+    assert (before.closed_idle, after.closed_idle) == (1, 2)       # gone, once nothing is in hand

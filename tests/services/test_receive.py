@@ -56,18 +56,46 @@ async def test_recipients_that_are_refused(house: MailHouse, recipient: str, sta
     assert house.trace.kinds() == ["refused"]
 
 
-async def test_an_alias_with_a_target_elsewhere_goes_through_the_queue(house: MailHouse) -> None:
-    await house.alias("info@example.jp", "alice@example.jp", "friend@example.com")
+async def test_an_alias_with_a_target_elsewhere_is_one_commit(house: MailHouse) -> None:
+    await house.alias("info@example.jp", "alice@example.jp", "friend@example.com", "other@example.org.example")
     _, end = await house.receive("info@example.jp", notify=Notify.NEVER)
     assert statuses(end) == ["2.0.0"]
+    [alices] = await house.mailbox("alice@example.jp")
+    assert await house.store.queue_items() == []        # not yet
     [item] = await house.queued()
     assert {(one.forward_path, one.original_recipient, one.notify) for one in item.recipients} == {
-        ("alice@example.jp", "rfc822;info@example.jp", Notify.NEVER),
         ("friend@example.com", "rfc822;info@example.jp", Notify.NEVER),
+        ("other@example.org.example", "rfc822;info@example.jp", Notify.NEVER),
     }
-    assert (await house.queued_octets(item)).startswith(b"Received: from client.example.net")
+    assert item.envelope.reverse_path == "bob@example.net"
+    octets = await house.queued_octets(item)
+    assert octets.startswith(b"Received: from client.example.net")
+    assert alices == b"Return-Path: <bob@example.net>\r\n" + octets
     assert house.house.doorbell.is_set()
-    assert await house.mailbox("alice@example.jp") == []
+    assert house.trace.kinds() == ["accepted", "accepted"]
+
+
+async def test_an_alias_with_a_full_mailbox_and_a_target_elsewhere_goes_through_the_queue(house: MailHouse) -> None:
+    await house.store.commit(AddAccount("small@example.jp", NO_PASSWORD, 600))
+    await house.alias("info@example.jp", "small@example.jp", "friend@example.com")
+    _, end = await house.receive("info@example.jp", message=BIG)
+    assert statuses(end) == ["2.0.0"]
+    [item] = await house.queued()
+    assert {one.forward_path for one in item.recipients} == {"small@example.jp", "friend@example.com"}
+
+
+async def test_a_forward_of_a_large_body_shares_its_file(house: MailHouse) -> None:
+    await house.alias("info@example.jp", "alice@example.jp", "friend@example.com")
+    large = MESSAGE + b"x" * 70 * 8_000 + b"\r\n"
+    await house.receive("info@example.jp", message=large)
+    [item] = await house.queued()
+    assert (await house.queued_octets(item)).endswith(large)
+    [alices] = await house.mailbox("alice@example.jp")
+    assert alices.endswith(large)
+    directory = house.store.engine.directory
+    [in_shard], [in_queue] = (directory / "shard-001" / "seg").iterdir(), (directory / "queue").iterdir()
+    assert in_shard.stat().st_ino == in_queue.stat().st_ino
+    assert list((directory / "spool").iterdir()) == []
 
 
 async def test_a_dsn_wanted_on_success_goes_through_the_queue(house: MailHouse) -> None:

@@ -100,6 +100,56 @@ async def test_tempers(house: MailHouse, replies: dict[str, str], expected: tupl
         assert f"HELO {HOSTNAME}" in server.heard
 
 
+@pytest.mark.parametrize("extensions", [("PIPELINING", "DSN"), ("DSN",)])
+@pytest.mark.parametrize("place", ["RCPT TO:<last@example.com>", "DATA", "."])
+async def test_bug_a_refusal_was_forgotten_when_the_connection_broke_behind_it(
+    house: MailHouse, place: str, extensions: tuple[str, ...]
+) -> None:
+    """RFC 5321 §4.2.1: a 5yz is final, whatever becomes of the others; only they are tried again."""
+    server = OtherServer({"RCPT TO:<no@example.com>": "550 5.1.1 no such user", "RCPT TO:<later@example.com>": "451 4.7.1 wait",
+                          place: "CLOSE"}, extensions)
+    outcomes = await attempt(house, server, "x@example.com", "no@example.com", "later@example.com", "last@example.com")
+    assert short(outcomes) == [("deferred", "4.4.2"), ("failed", "5.1.1"), ("deferred", "4.7.1"), ("deferred", "4.4.2")]
+    assert outcomes[1].reply == "550 5.1.1 no such user" and outcomes[1].text == "refused at RCPT TO"
+
+
+@pytest.mark.parametrize("replies", [
+    {"RCPT": "550 5.1.1 no"}, {"DATA": "554 5.1.1 no"}, {"MAIL": "550 5.1.1 no", "RCPT": "CLOSE"},
+])
+async def test_bug_a_refusal_of_all_was_forgotten_when_rset_got_no_answer(house: MailHouse, replies: dict[str, str]) -> None:
+    server = OtherServer({"RSET": "CLOSE", **replies})
+    assert short(await attempt(house, server, "x@example.com", "y@example.com")) == [("failed", "5.1.1")] * 2
+
+
+async def test_only_those_without_an_answer_go_to_the_next_host(house: MailHouse) -> None:
+    zone = {("example.com", "MX"): [Mx(10, "a.example.com"), Mx(20, "b.example.com")],
+            ("a.example.com", "A"): ["127.0.0.2"], ("b.example.com", "A"): ["127.0.0.3"]}
+    refusals = {"RCPT TO:<no@example.com>": "550 5.1.1 no such user", "RCPT TO:<later@example.com>": "451 4.7.1 wait"}
+    first, second = OtherServer({**refusals, "DATA": "CLOSE"}), OtherServer()
+    item = await queued(house, "no@example.com", "x@example.com", "later@example.com")
+    async with first.listening("127.0.0.2"), second.listening("127.0.0.3", first.port):
+        relay = relay_to(house, first.port, zone)
+        outcomes = await relay.deliver(item, item.recipients)
+        await relay.close_idle()
+    assert short([outcomes[one.id] for one in item.recipients]) == [
+        ("failed", "5.1.1"), ("delivered", "2.0.0"), ("deferred", "4.7.1")]
+    assert [line for line in second.heard if line.startswith("RCPT")] == ["RCPT TO:<x@example.com>"]
+
+
+async def test_a_refusal_on_an_idle_connection_that_then_breaks(house: MailHouse) -> None:
+    """The fresh connection is asked for the others only, and what it can't be asked for is not lost either."""
+    server = OtherServer()
+    async with server.listening():
+        relay = relay_to(house, server.port)
+        item = await queued(house, "x@example.com")
+        await relay.deliver(item, item.recipients)
+        server.replies = {"RCPT TO:<no@example.com>": "550 5.1.1 no such user", "DATA": "CLOSE"}
+        item = await queued(house, "no@example.com", "y@example.com")
+        outcomes = await relay.deliver(item, item.recipients)
+    assert short([outcomes[one.id] for one in item.recipients]) == [("failed", "5.1.1"), ("deferred", "4.4.2")]
+    assert server.connections == 2 and server.heard.count("RCPT TO:<no@example.com>") == 1
+
+
 async def test_what_a_host_can_not_carry(house: MailHouse) -> None:
     plain = OtherServer(extensions=())
     japanese = "Subject: こんにちは\r\n\r\n本文\r\n".encode()

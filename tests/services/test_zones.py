@@ -8,10 +8,11 @@ import pytest
 
 from fumibako.model.account import Domain
 from fumibako.model.ids import DomainId
+from fumibako.proto.dns.answer import Answerer
 from fumibako.proto.dns.records import Record
+from fumibako.proto.dns.zone import make_zone
 from fumibako.services import StoreUnavailable
 from fumibako.services.zones import Listening, NotHosted, ZoneFacts, Zones, zone_records
-from tests.support.clock import FakeClock
 
 ALL_ON = tuple(Listening(name, port) for name, port in [
     ("smtp", 25), ("submission", 587), ("submissions", 465), ("imap", 143), ("imaps", 993), ("pop3", 110), ("pop3s", 995),
@@ -84,53 +85,125 @@ def test_a_hosted_child_is_delegated_with_glue():
 
 
 class Directory:
-    def __init__(self, *domains):
-        self.domains, self.reads, self.away = list(domains), 0, False
+    """Every assignment to `hosted` is a change; `away`: it can't be read; `gate`: reads wait for it."""
 
-    async def __call__(self):
+    def __init__(self, *domains):
+        self.version, self.reads, self.away, self.gate = 0, 0, False, None
+        self.hosted = domains
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name == "hosted":
+            self.version += 1
+
+    def directory_version(self):
+        return self.version
+
+    async def domains(self):
         self.reads += 1
+        found = list(self.hosted)
+        if self.gate:
+            await self.gate.wait()
         if self.away:
             raise StoreUnavailable("restarting")
-        return self.domains
+        return found
 
 
-def ask(zones, name, rrtype):
-    return dns.message.from_wire(zones.answerer.respond(dns.message.make_query(name, rrtype).to_wire(), udp=True))
+async def current(zones):
+    found = zones.current()
+    return found if isinstance(found, Answerer) else await found
+
+
+async def ask(zones, name, rrtype):
+    wire = dns.message.make_query(name, rrtype).to_wire()
+    return dns.message.from_wire((await current(zones)).respond(wire, udp=True))
+
+
+async def serial(zones, name):
+    response = await ask(zones, name, "SOA")
+    return response.answer[0][0].serial if response.answer else response.rcode()
 
 
 async def test_zones_follow_the_directory():
     directory = Directory()
-    zones = Zones(FACTS, directory, FakeClock())
+    zones = Zones(FACTS, directory)
+    assert await serial(zones, "example.jp") == dns.rcode.REFUSED
+    directory.hosted = [domain("example.jp", 3)]
+    assert await serial(zones, "example.jp") == 3
+    answerer = zones.current()      # at hand
+    assert zones.current() is answerer and directory.reads == 2
+    directory.hosted = [domain("example.jp", 3)]
+    assert await current(zones) is answerer     # none of our domains changed: ready answers stay
+    directory.hosted = [domain("example.jp", 2**32 + 9)]
+    assert await serial(zones, "example.jp") == 9
+    directory.hosted = []
+    assert await serial(zones, "example.jp") == dns.rcode.REFUSED
+
+
+async def test_while_the_store_is_away_the_zones_stay(caplog):
+    directory = Directory(domain("example.jp", 3))
+    zones = Zones(FACTS, directory)
     await zones.refresh()
-    assert ask(zones, "example.jp", "MX").rcode() == dns.rcode.REFUSED
-    directory.domains = [domain("example.jp", 3)]
-    await zones.refresh()
-    assert ask(zones, "example.jp", "SOA").answer[0][0].serial == 3
-    answerer = zones.answerer
-    await zones.refresh()
-    assert zones.answerer is answerer       # nothing changed: ready answers stay
-    directory.domains = [domain("example.jp", 2**32 + 9)]
-    await zones.refresh()
-    assert ask(zones, "example.jp", "SOA").answer[0][0].serial == 9
-    directory.domains, directory.away = [], True
-    await zones.refresh()
-    assert ask(zones, "example.jp", "SOA").answer       # the store is away: what was true stays
+    directory.hosted, directory.away = [], True
+    assert [await serial(zones, "example.jp") for _ in range(3)] == [3, 3, 3]
+    assert [record.message for record in caplog.records] == ["the zones stay as they are: restarting"]
     directory.away = False
+    assert await serial(zones, "example.jp") == dns.rcode.REFUSED
+
+
+async def test_only_what_changed_is_made_anew(monkeypatch):
+    made = []
+    monkeypatch.setattr("fumibako.services.zones.make_zone", lambda name, records: made.append(name) or make_zone(name, records))
+    directory = Directory(domain("example.jp", 1), domain("other.jp", 2))
+    zones = Zones(FACTS, directory)
     await zones.refresh()
-    assert ask(zones, "example.jp", "SOA").rcode() == dns.rcode.REFUSED
+    directory.hosted = [domain("example.jp", 1), domain("other.jp", 3)]
+    await zones.refresh()
+    directory.hosted = [domain("a.b.example.jp", 4), domain("example.jp", 1), domain("other.jp", 3)]     # a cut in its parent
+    await zones.refresh()
+    directory.hosted = [domain("example.jp", 1), domain("other.jp", 3)]
+    await zones.refresh()
+    assert made == ["example.jp", "other.jp", "other.jp", "a.b.example.jp", "example.jp", "example.jp"]
+    assert await serial(zones, "a.b.example.jp") == dns.rcode.NXDOMAIN
 
 
-async def test_run_looks_every_second():
-    directory, clock = Directory(), FakeClock()
-    task = asyncio.create_task(Zones(FACTS, directory, clock).run())
-    for reads in (1, 2, 3):
-        while clock.next_wake_s is None:
+async def test_a_server_that_is_called_otherwise_publishes_anew_though_the_directory_is_the_same():
+    zones = Zones(FACTS, Directory(domain("example.jp")))
+    await zones.refresh()
+    zones.change(ZoneFacts("post.example.jp", FACTS.addresses, ALL_ON))
+    answerer = await current(zones)
+    assert [rdata.to_text() for rdata in (await ask(zones, "example.jp", "MX")).answer[0]] == ["10 post.example.jp."]
+    zones.change(ZoneFacts("post.example.jp", FACTS.addresses, ALL_ON))
+    assert await current(zones) is answerer
+
+
+async def test_queries_share_one_reading_of_the_directory_but_none_from_before_they_came():
+    directory = Directory(domain("example.jp", 1))
+    zones = Zones(FACTS, directory)
+    directory.gate = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        early = [group.create_task(serial(zones, "example.jp")) for _ in range(10)]
+        while not directory.reads:
             await asyncio.sleep(0)
-        assert (directory.reads, clock.next_wake_s) == (reads, 1.0)
-        clock.advance(1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+        directory.hosted = [domain("example.jp", 2)]        # committed while the first reading is under way
+        late = [group.create_task(serial(zones, "example.jp")) for _ in range(10)]
+        await asyncio.sleep(0)
+        directory.gate.set()
+    assert [task.result() for task in late] == [2] * 10
+    assert {task.result() for task in early} <= {1, 2}
+    assert directory.reads == 2
+
+
+async def test_a_query_that_is_given_up_leaves_the_work_to_the_next():
+    directory = Directory(domain("example.jp", 1))
+    zones = Zones(FACTS, directory)
+    directory.gate = asyncio.Event()
+    first, second = (asyncio.create_task(serial(zones, "example.jp")) for _ in range(2))
+    while not directory.reads:
+        await asyncio.sleep(0)
+    first.cancel()
+    directory.gate.set()
+    assert await second == 1
 
 
 async def test_further_records_stand_beside_or_in_place_of_ours():
@@ -143,12 +216,12 @@ async def test_further_records_stand_beside_or_in_place_of_ours():
             Record("www.example.jp", 60, "A", "192.0.2.80"),
         ]
 
-    zones = Zones(FACTS, Directory(domain("example.jp")), FakeClock(), further)
+    zones = Zones(FACTS, Directory(domain("example.jp")), further)
     await zones.refresh()
-    assert [rdata.to_text() for rdata in ask(zones, "example.jp", "MX").answer[0]] == ["5 mx.provider.example."]
-    texts = {rdata.to_text() for rdata in ask(zones, "example.jp", "TXT").answer[0]}
+    assert [rdata.to_text() for rdata in (await ask(zones, "example.jp", "MX")).answer[0]] == ["5 mx.provider.example."]
+    texts = {rdata.to_text() for rdata in (await ask(zones, "example.jp", "TXT")).answer[0]}
     assert texts == {'"v=spf1 include:provider.example -all"', '"verification=1"'}
-    assert ask(zones, "www.example.jp", "A").answer and ask(zones, "k1._domainkey.example.jp", "TXT").answer
+    assert (await ask(zones, "www.example.jp", "A")).answer and (await ask(zones, "k1._domainkey.example.jp", "TXT")).answer
 
 
 async def test_records_that_make_no_zone_leave_the_last_good_one(caplog):
@@ -158,18 +231,16 @@ async def test_records_that_make_no_zone_leave_the_last_good_one(caplog):
         return extra if name == "example.jp" else []
 
     directory = Directory(domain("example.jp", 1), domain("other.jp", 1))
-    zones = Zones(FACTS, directory, FakeClock(), further)
+    zones = Zones(FACTS, directory, further)
     await zones.refresh()
     extra.append(Record("mail.example.jp", 60, "CNAME", "a.example."))
-    directory.domains = [domain("example.jp", 2), domain("other.jp", 2)]
-    await zones.refresh()
-    assert ask(zones, "example.jp", "SOA").answer[0][0].serial == 1
-    assert ask(zones, "other.jp", "SOA").answer[0][0].serial == 2
+    directory.hosted = [domain("example.jp", 2), domain("other.jp", 2)]
+    assert (await serial(zones, "example.jp"), await serial(zones, "other.jp")) == (1, 2)
     assert "CNAME beside other records" in caplog.text
 
 
 async def test_zone_text_is_a_master_file():
-    zones = Zones(FACTS, Directory(domain("xn--r8jz45g.jp"), domain("example.jp")), FakeClock())
+    zones = Zones(FACTS, Directory(domain("xn--r8jz45g.jp"), domain("example.jp")))
     text = await zones.zone_text("example.jp")
     parsed = dns.zone.from_text(text, "example.jp.", relativize=False)
     assert len(list(parsed.iterate_rdatas())) == 13

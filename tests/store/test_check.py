@@ -6,7 +6,7 @@ import pytest
 
 from fumibako.model.ops import Copy, Expunge, OpenAccount
 from fumibako.store.check import check
-from fumibako.store.sqlite.database import open_writer
+from fumibako.store.sqlite.database import open_reader, open_writer
 from fumibako.store.sqlite.engine import DirectoryInUse, Engine
 from tests.contract.building import NOW_MS
 from tests.contract.test_queue import mail
@@ -29,6 +29,13 @@ def spoil(directory: Path, name: str, *statements: str) -> None:
     database.close()
 
 
+def rows(directory: Path, sql: str) -> list[tuple]:
+    database = open_reader(directory / "shard-001" / "mail.db")
+    found = database.rows(sql)
+    database.close()
+    return found
+
+
 def tree(directory: Path) -> dict[str, bytes]:
     files = [path for path in directory.rglob("*") if path.is_file() and path.suffix not in (".db-shm", ".db-wal")]
     return {str(path): path.read_bytes() for path in files}
@@ -40,14 +47,25 @@ def test_a_sound_directory(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "sql"), [
-    ("mailbox counters", "UPDATE mailbox SET unseen = unseen + 1 WHERE name = 'INBOX'"),
+    *[("mailbox counters", f"UPDATE mailbox SET {column} = {column} {change} WHERE account_id = 1 AND name = 'INBOX'")
+      for column in ("total", "unseen", "deleted", "size_octets") for change in ("+ 1", "- 1")],
+    *[("quota", f"UPDATE account SET {column} = {column} {change} WHERE id = 1")
+      for column in ("used_octets", "messages") for change in ("+ 1", "- 1")],
     ("uid_next", "UPDATE mailbox SET uid_next = 1 WHERE total > 0"),
-    ("quota", "UPDATE account SET used_octets = 1"),
+    ("uid_next", "UPDATE mailbox SET uid_next = uid_next - 1 WHERE account_id = 2 AND name = 'INBOX'"),
+    ("highest_modseq", "UPDATE mailbox SET highest_modseq = highest_modseq - 1 WHERE account_id = 1 AND name = 'INBOX'"),
+    ("highest_modseq", "UPDATE mailbox SET highest_modseq = 0 WHERE total > 0"),
     ("modseq", "UPDATE account SET modseq = 0"),
+    ("modseq", "UPDATE account SET modseq = modseq - 1 WHERE id = 1"),
+    ("next_email_id", "UPDATE account SET next_email_id = next_email_id - 1 WHERE id = 2"),
+    ("next_mailbox_id", "UPDATE account SET next_mailbox_id = 2"),
+    ("uid_validity", "UPDATE account SET uid_validity = uid_validity - 1"),
+    ("blob references", "UPDATE blob SET refs = 0"),
     ("entry counts", "UPDATE email SET entries = 7"),
     ("entry counts", "UPDATE email SET purge_after_ms = 0"),
     ("blob references", "UPDATE blob SET refs = refs + 1"),
     ("caches without blob", "INSERT INTO email_cache VALUES(77, x'00')"),
+    ("segments in use about to go", "UPDATE segment SET replaced_ms = 5, sealed = 1"),
 ])
 def test_derived_values_are_mended(directory: Path, kind: str, sql: str) -> None:
     spoil(directory, "shard-001/mail.db", sql)
@@ -65,14 +83,46 @@ def test_derived_values_are_mended(directory: Path, kind: str, sql: str) -> None
     ("shard-001/mail.db", "entries without message", "DELETE FROM email WHERE account_id = 2"),
     ("shard-001/mail.db", "entries without mailbox", "UPDATE entry SET mailbox_id = 77 WHERE account_id = 2"),
     ("shard-001/mail.db", "same EMAILID twice", "UPDATE email SET guid = x'00'"),
+    ("shard-001/mail.db", "two blobs in one place", "UPDATE blob SET offset = 0"),
+    ("shard-001/mail.db", "blobs without segment", "DELETE FROM segment"),
+    ("queue.db", "blobs without segment", "DELETE FROM segment"),
     ("queue.db", "messages without recipient", "DELETE FROM q_recipient"),
     ("queue.db", "recipients without message", "DELETE FROM q_message"),
     ("control.db", "accounts without domain", "DELETE FROM domain"),
+    ("control.db", "holds of nobody", "INSERT INTO hold VALUES(77, '', 'x@example.jp', 1)"),
 ])
 def test_what_cannot_be_derived_is_reported(directory: Path, name: str, kind: str, sql: str) -> None:
     spoil(directory, name, sql)
     assert kind in {finding.kind for finding in check(directory).findings if finding.place == name}
     assert not check(directory, repair=True, now_ms=NOW_MS).sound
+
+
+def test_sizes_are_mended_and_what_is_summed_from_them(directory: Path) -> None:
+    spoil(directory, "shard-001/mail.db", "UPDATE email SET size_octets = size_octets + 1 WHERE account_id = 1")
+    spoil(directory, "queue.db", "UPDATE q_message SET size_octets = 1")
+    assert {finding.kind for finding in check(directory).findings} == {"message sizes", "mailbox counters", "quota"}
+    mended = check(directory, repair=True, now_ms=NOW_MS)
+    assert mended.sound and {(finding.kind, finding.place) for finding in mended.findings} == {
+        ("message sizes", "shard-001/mail.db"), ("message sizes", "queue.db")}
+    assert check(directory).findings == ()
+
+
+def test_a_counter_that_fell_behind_gives_no_number_twice(directory: Path) -> None:
+    """Alice's second message is expunged: what its UID and modseq were is known to her clients, not to the rows."""
+    names = "uid_next", "highest_modseq"
+    before = rows(directory, f"SELECT {', '.join(names)} FROM mailbox WHERE account_id = 1 AND id = 1")
+    spoil(directory, "shard-001/mail.db", "UPDATE mailbox SET uid_next = 1 WHERE account_id = 1 AND id = 1",
+          "UPDATE account SET modseq = 1, next_email_id = 1 WHERE id = 1")
+    check(directory, repair=True, now_ms=NOW_MS)
+    after = rows(directory, "SELECT uid_next, highest_modseq FROM mailbox WHERE account_id = 1 AND id = 1")
+    assert after[0][0] > before[0][0] and after[0][1] == before[0][1]
+    [(modseq, next_email)] = rows(directory, "SELECT modseq, next_email_id FROM account WHERE id = 1")
+    assert modseq > before[0][1] and next_email > 2
+    spoil(directory, "shard-001/mail.db", "UPDATE entry SET uid = 4294967290 WHERE account_id = 2",
+          "UPDATE mailbox SET uid_next = 1 WHERE account_id = 2 AND id = 1")
+    check(directory, repair=True, now_ms=NOW_MS)
+    assert rows(directory, "SELECT uid_next FROM mailbox WHERE account_id = 2 AND id = 1") == [(4294967295,)]
+    assert check(directory).findings == ()
 
 
 def test_damaged_octets_are_named(directory: Path) -> None:

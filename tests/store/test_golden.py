@@ -7,9 +7,13 @@ from pathlib import Path
 import apsw
 import pytest
 
+from fumibako.model.ops import AccountMade, AddAccount, Deliver, Delivered, LocalRecipient
 from fumibako.store.check import check
 from fumibako.store.schema import SchemaError
+from fumibako.store.sqlite import engine as engine_module
 from fumibako.store.sqlite.engine import Engine
+from tests.contract.building import NOW_MS, PASSWORD, body, trace
+from tests.crash.dying import told_by_child
 from tools.golden import GOLDEN, picture_of
 
 ARCHIVES = sorted(GOLDEN.glob("*.tar.gz"))
@@ -36,6 +40,41 @@ async def test_it_holds_what_it_held(archive: Path, tmp_path: Path) -> None:
         assert found[key] == value, key
     report = check(directory)
     assert not report.findings and report.messages > 10
+
+
+@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda archive: archive.name)
+async def test_it_grows_a_second_shard(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = unpacked(archive, tmp_path)
+    before = await picture_of(directory)
+    monkeypatch.setattr(engine_module, "SHARD_ACCOUNTS", 1)
+    engine = Engine(directory, now_ms=NOW_MS)
+    (made, _), = engine.execute([AddAccount("new@example.jp", PASSWORD)], NOW_MS)
+    assert isinstance(made, AccountMade) and made.account.shard == 2
+    recipient = LocalRecipient(made.account.id, "new@example.jp", b"")
+    (delivered, _), = engine.execute([Deliver(trace(900), body(), b"", (recipient,), NOW_MS)], NOW_MS)
+    assert isinstance(delivered, Delivered)
+    engine.close()
+    after = await picture_of(directory)
+    assert len(after["mail"].pop("new@example.jp")["messages"]["INBOX"]) == 1
+    assert after["mail"] == before["mail"] and after["queue"] == before["queue"]
+    assert not check(directory).findings
+
+
+def test_it_is_sound_before_it_is_migrated(tmp_path: Path) -> None:
+    """Who looks before the first start of a new version must not be told of damage."""
+    directory = unpacked(ARCHIVES[0], tmp_path)
+    assert check(directory).findings == ()
+    assert check(directory, repair=True, now_ms=1).findings == () and check(directory).findings == ()
+
+
+@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda archive: archive.name)
+@pytest.mark.parametrize("visit", range(1, 7))
+async def test_a_migration_that_was_killed_goes_on_at_the_next_start(archive: Path, tmp_path: Path, visit: int) -> None:
+    directory = unpacked(archive, tmp_path)
+    told = json.loads(archive.with_name(archive.name.removesuffix(".tar.gz") + ".json").read_text("utf-8"))
+    _, died = told_by_child(lambda _: Engine(directory).close(), f"mid-migration:{visit}")
+    assert died or visit > 1
+    assert json.loads(json.dumps(await picture_of(directory))) == told and not check(directory).findings
 
 
 @pytest.mark.parametrize("name", ["control.db", "queue.db", "shard-001/mail.db"])

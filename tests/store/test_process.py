@@ -187,6 +187,7 @@ def test_stop_answers_what_was_received(house: House) -> None:
 
 def test_a_failing_disk_ends_the_process_without_an_answer(house: House) -> None:
     peer, other = house.peer(), house.peer()
+    other.ask(Ping())       # a connection that ends with unread octets in it is reset
     house.disk.fail = "fdatasync"
     peer.send(delivery(1))
     assert (peer.receive(), other.receive()) == (None, None)
@@ -258,3 +259,16 @@ def test_a_call_without_a_loop(house: House) -> None:
     house.listener.close()
     with pytest.raises(StorageGone):
         StorageCall(str(house.path))
+
+
+def test_a_store_that_is_never_idle_is_tidied_too(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Purging and compaction waited for five seconds without a request, which a busy server never has."""
+    pieces: list[bool] = []
+    monkeypatch.setattr(house.server._engine, "housekeep", lambda now_ms, *, pinned: bool(pieces.append(pinned)))
+    peer = house.peer()
+    peer.ask(Ping())
+    assert not pieces
+    monkeypatch.setattr("fumibako.store.process.BUSY_MS", (0, 0))
+    for _ in range(3):
+        peer.ask(Ping())
+    assert len(pieces) >= 2 and not any(pieces)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fumibako.model.ops import AddAccount, Deliver, Delivered, FlagMode, SetFlags
+from fumibako.model.ops import AddAccount, AddDomain, Deliver, Delivered, FlagMode, SetFlags
 from fumibako.model.ops import CreateMailbox as Create
 from fumibako.store.check import check
 from fumibako.store.disk import DiskIO
@@ -246,3 +246,22 @@ def test_a_restored_file_is_no_second_name_of_the_backups(engine: Engine, tmp_pa
     brought_back(fresh(tmp_path / "new"), tmp_path / "b")
     place = "shard-001/seg/0000000001.seg"
     assert not os.path.samefile(written.path / place, tmp_path / "new" / place)
+
+
+def test_an_account_first_used_in_the_lost_time_does_not_begin_again_with_its_numbers(tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "data", now_ms=NOW_MS)
+    engine.execute([AddDomain("example.jp"), AddAccount("alice@example.jp", PASSWORD)], NOW_MS)
+    back_up(engine, tmp_path / "b")
+    engine.execute([delivery(1)], LATER_MS)
+    lost = Reader(engine.directory)
+    brought_back(fresh(tmp_path / "new"), tmp_path / "b")
+    found = Reader(tmp_path / "new")
+    before, after = lost.mailboxes(ALICE), found.mailboxes(ALICE)
+    assert [box.name for box in before] == [box.name for box in after] and found.subscriptions(ALICE) == lost.subscriptions(ALICE)
+    assert min(box.id for box in after) > max(box.id for box in before)
+    assert min(box.uid_validity for box in after) > max(box.uid_validity for box in before)
+    assert found.modseq(ALICE) > lost.modseq(ALICE) and found.changes(ALICE, lost.modseq(ALICE)) is None
+    lost.close()
+    found.close()
+    engine.close()
+    assert check(tmp_path / "new").findings == ()

@@ -57,8 +57,9 @@ def recipient_count(chance: random.Random, size_octets: int) -> int:
 
 
 def letter_in(octets: bytes) -> tuple[str, str]:
-    """(id, SHA-256) of the letter inside a stored message, whatever header fields the server put before it; ("", "") if none."""
-    start = 0 if octets.startswith(MARK) else octets.find(b"\n" + MARK) + 1
+    """(id, SHA-256) of the letter inside a stored message, whatever header fields the server put before it; ("", "") if none.
+    A notice that has the header of a letter attached is none."""
+    start = 0 if octets.startswith(MARK) else octets.find(b"\n" + MARK, 0, octets.find(b"\r\n\r\n") + 1) + 1
     if not octets.startswith(MARK, start):
         return "", ""
     letter = octets[start:]
@@ -170,7 +171,8 @@ def compare(entries: Iterable[Entry], found: Iterable[Found]) -> Verdicts:
     for entry in known.values():
         _judge(verdicts, entry, holders.pop(entry.id, Counter()), sums)
     for letter_id, who in holders.items():
-        verdicts.add(Fault.PHANTOM, f"{letter_id or 'without mark'} at {', '.join(who)}")
+        for holder in who.elements():
+            verdicts.add(Fault.PHANTOM, f"{letter_id or 'without mark'} at {holder}")
     return verdicts
 
 

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fumibako.faces.serve import run_session
 from fumibako.faces.smtp import Role, Services, SmtpConfig, open_session
 from fumibako.model.account import Account, PasswordRecord
 from fumibako.model.envelope import Envelope, Peer, Recipient
-from fumibako.model.ops import AddAccount, AddAlias, AddDomain, SetSetting
+from fumibako.model.ops import AddAccount, AddAlias, AddDomain, DrainOutbox, SetSetting
 from fumibako.model.queue import QueueItem
 from fumibako.net.offload import Offload
 from fumibako.net.stream import Stream
@@ -27,6 +26,7 @@ from fumibako.services.submit import Submitter
 from fumibako.store.local import LocalStore
 from fumibako.store.sqlite.engine import create
 from tests.support.clock import FakeClock
+from tests.support.served import run_served
 from tests.support.streams import stream_pair
 from tests.support.target import RecordingTarget, RecordingTrace
 
@@ -96,6 +96,8 @@ class MailHouse:
         return []
 
     async def queued(self) -> list[QueueItem]:
+        """What waits for others, in the queue or on the way to it."""
+        await self.store.commit(DrainOutbox())
         return await self.store.queue_items()
 
     async def queued_octets(self, item: QueueItem) -> bytes:
@@ -115,8 +117,7 @@ class MailHouse:
         config = SmtpConfig(HOSTNAME, role, tls, allow_plaintext)
 
         async def serve(stream: Stream) -> None:
-            await run_session(await open_session(config, self.services, stream), stream, self.stopping)
-            stream.close()
+            await run_served(await open_session(config, self.services, stream), stream, self.stopping)
 
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             client = SmtpClient(ends[0])

@@ -143,6 +143,9 @@ class LiveServer:
     def __init__(self, directory: Path, place: Place, hostname: str = "mail.example.jp") -> None:
         self.directory, self.place, self.hostname = directory, place, hostname
         self.program: tuple[str, ...] = PROGRAM
+        self.extra: dict[str, str] = {}         # of the environment of `serve`
+        self.pass_fds: tuple[int, ...] = ()
+        self.files_max = 0                      # RLIMIT_NOFILE of `serve`; 0: ours
         self.process: subprocess.Popen[str] | None = None
         self.announced: list[str] = []
         self.errors_path = directory.with_name(directory.name + ".stderr")
@@ -218,7 +221,7 @@ class LiveServer:
         with self.errors_path.open("ab") as errors:
             self.process = subprocess.Popen(
                 [*self.program, "serve", "--data", str(self.directory)], stdout=subprocess.PIPE, stderr=errors, text=True,
-                env=_environment(), preexec_fn=die_with_tests,      # noqa: PLW1509 (it takes no lock)
+                env={**_environment(), **self.extra}, preexec_fn=self._prepare, pass_fds=self.pass_fds,     # noqa: PLW1509
             )
         self.announced = []
         watchdog = threading.Timer(READY_S, self.process.kill)
@@ -232,6 +235,12 @@ class LiveServer:
         finally:
             watchdog.cancel()
         raise AssertionError(f"the server did not come up: {self.announced}\n{self.errors_text()}")
+
+    def _prepare(self) -> None:
+        """In the new process; takes no lock."""
+        die_with_tests()
+        if self.files_max:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.files_max, self.files_max))
 
     def signal(self, number: int) -> None:
         assert self.process is not None

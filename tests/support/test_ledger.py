@@ -36,6 +36,7 @@ WHOLE = [Found("1", "a", "sum"), Found("1", "b", "sum")]
     (ACKED, [WHOLE[0], Found("1", "b", "other")], [Fault.CORRUPT]),
     (ACKED, [*WHOLE, Found("1", "c", "sum")], [Fault.PHANTOM]),
     (ACKED, [*WHOLE, Found("2", "a", "sum")], [Fault.PHANTOM]),
+    (ACKED, [*WHOLE, Found("", "a", ""), Found("", "a", ""), Found("", "s", "")], [Fault.PHANTOM] * 3),
     (replace(ACKED, code="451"), WHOLE, []),
 ])
 def test_deliveries(entry: Entry, found: list[Found], faults: list[Fault]) -> None:
@@ -67,6 +68,7 @@ def test_a_letter_is_known_again_behind_what_the_server_adds() -> None:
     assert letter_in(b"Return-Path: <>\r\nReceived: from x\r\n by y\r\n" + letter.octets) == ("r1-7", letter.sha256)
     assert letter_in(letter.octets[:-1]) != ("r1-7", letter.sha256)
     assert letter_in(b"Subject: none\r\n\r\n") == ("", "")
+    assert letter_in(b"Subject: a notice\r\n\r\n--part\r\n\r\n" + letter.octets) == ("", "")
     assert b"\r\n." in letter.octets and abs(len(letter.octets) - 5_000) < 300
 
 

@@ -43,6 +43,9 @@ def place(network: str) -> Place:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, place: Place) -> LiveServer:
-    """A data directory that is not made yet."""
-    return LiveServer(tmp_path / "data", place)
+def fresh(tmp_path: Path, place: Place) -> Iterator[LiveServer]:
+    """A data directory that is not made yet. A server that a failed test leaves running is killed."""
+    server = LiveServer(tmp_path / "data", place)
+    yield server
+    if server.process is not None:
+        server.kill()

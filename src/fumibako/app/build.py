@@ -7,7 +7,7 @@ Failure: TlsFileError for a certificate that can't be used.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fumibako.app.journal import TraceFile
 from fumibako.app.places import own_place, published_addresses, source_address, zone_facts
@@ -61,8 +61,17 @@ def build_parts(config: Config, store: Store, clock: Clock, offload: Offload) ->
         mailboxes=Mailboxes(store, clock),
         receiver=Receiver(house),
         submitter=Submitter(house),
-        zones=build_zones(config, store, clock),
+        zones=build_zones(config, store),
     )
+
+
+def changed_parts(parts: Parts, config: Config) -> Parts:
+    """The same process with other settings: sessions that run keep what they began with. Raises TlsFileError, unchanged."""
+    parts.tls.reload([read_pair(str(config.tls.certificate), str(config.tls.key))])
+    parts.zones.change(zone_facts(config))
+    parts.house.directory.rename(config.server.hostname, frozenset(published_addresses(config)))
+    house = replace(parts.house, hostname=config.server.hostname)
+    return replace(parts, config=config, house=house, receiver=Receiver(house), submitter=Submitter(house))
 
 
 def server_tls(config: Config) -> ServerTls:
@@ -70,8 +79,8 @@ def server_tls(config: Config) -> ServerTls:
     return ServerTls([read_pair(str(config.tls.certificate), str(config.tls.key))])
 
 
-def build_zones(config: Config, store: Store, clock: Clock) -> Zones:
-    return Zones(zone_facts(config), store.domains, clock)
+def build_zones(config: Config, store: Store) -> Zones:
+    return Zones(zone_facts(config), store)
 
 
 def build_survey(config: Config, zones: Zones, clock: Clock) -> Survey:
@@ -84,16 +93,21 @@ def build_resolver(config: Config, clock: Clock) -> Resolver:
 
 def build_queue_runner(parts: Parts) -> QueueRunner:
     """The one that sends what waits."""
+    house = parts.house
+    return QueueRunner(house, build_notifier(parts), local=Deliverer(house.store, house.directory, house.clock),
+                       relay=build_relay(parts))
+
+
+def build_notifier(parts: Parts) -> Notifier:
+    house = parts.house
+    return Notifier(house.store, house.directory, house.clock, house.hostname)
+
+
+def build_relay(parts: Parts) -> Relay:
     config, house = parts.config, parts.house
     relay = RelayConfig(config.server.hostname, own_place(config), config.relay.smarthost, config.relay.mx_port,
                         source_address(config))
-    return QueueRunner(
-        house,
-        Notifier(house.store, house.directory, house.clock, house.hostname),
-        local=Deliverer(house.store, house.directory, house.clock),
-        relay=Relay(relay, house.store, build_resolver(config, parts.clock), house.clock, opportunistic_client(),
-                    house.trace),
-    )
+    return Relay(relay, house.store, build_resolver(config, parts.clock), house.clock, opportunistic_client(), house.trace)
 
 
 def build_admin(store: Store, clock: Clock, offload: Offload) -> Admin:

@@ -17,7 +17,17 @@ from fumibako.app.rescue import back_up, bring_back, take_back
 from fumibako.app.serving import Server
 from fumibako.app.storage import remote_store
 from fumibako.config import FILE_NAME, Config, ConfigError, config_template, load_config, parse_config
-from fumibako.faces.cli.house import BackupReport, BackupWish, Desk, Finding, HouseError, InitReport, Progress, RestoreReport
+from fumibako.faces.cli.house import (
+    BackupReport,
+    BackupWish,
+    Desk,
+    Finding,
+    HouseError,
+    InitReport,
+    Misconfigured,
+    Progress,
+    RestoreReport,
+)
 from fumibako.net.clock import Clock
 from fumibako.net.listen import ListenError
 from fumibako.net.offload import Offload
@@ -46,7 +56,9 @@ class House:
         """Make what is missing; what is there stays as it is."""
         template = config_template(hostname, translate)
         _checked(lambda: parse_config(template, directory))
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not directory.exists():
+            directory.mkdir(mode=0o700, parents=True)
+            _sync_directory(directory.parent)
         made = [FILE_NAME] if _write_new(directory / FILE_NAME, template.encode()) else []
         config = _checked(lambda: load_config(directory))
         _refuse_half_restored(directory)
@@ -60,21 +72,29 @@ class House:
         return InitReport(directory, config.server.hostname, tuple(made))
 
     def _make_certificate(self, config: Config) -> list[str]:
+        """A pair, whenever a crash comes: the certificate waits under another name until the key is there."""
         certificate, key = config.tls.certificate, config.tls.key
-        if certificate.exists() or key.exists():
+        waiting = certificate.with_name(certificate.name + ".waiting")
+        if not certificate.exists() and not key.exists():
+            chain, private = make_self_signed(config.server.hostname, (), self.now_ms())
+            for path in (certificate, key):
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _sync_directory(path.parent.parent)
+            waiting.unlink(missing_ok=True)     # of a try that was cut off
+            _write_new(waiting, chain)
+            _write_new(key, private)
+        if certificate.exists() or not waiting.exists():
             return []
-        chain, private = make_self_signed(config.server.hostname, (), self.now_ms())
-        for path, octets in ((key, private), (certificate, chain)):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_new(path, octets)
+        waiting.rename(certificate)
+        _sync_directory(certificate.parent)
         return [str(path.relative_to(config.directory)) for path in (certificate, key) if path.is_relative_to(config.directory)]
 
     # -- serve --
 
     def serve(self, directory: Path, announce: Callable[[str], None]) -> int:
         """Stay until SIGTERM."""
-        config = _checked(lambda: load_config(directory))
         self._need_made(directory)
+        config = _checked(lambda: load_config(directory))
         log_to_stderr()
         try:
             server_tls(config)
@@ -91,11 +111,11 @@ class House:
     @asynccontextmanager
     async def open(self, directory: Path) -> AsyncIterator[Desk]:
         """The server's storage process when it is up, else the data directory itself."""
-        config = _checked(lambda: load_config(directory))
         self._need_made(directory)
+        config = _checked(lambda: load_config(directory))
         offload = Offload()
         async with self._open_store(directory, offload) as (store, running):
-            zones = build_zones(config, store, self._clock)
+            zones = build_zones(config, store)
             yield Desk(build_admin(store, self._clock, offload), zones, build_survey(config, zones, self._clock), running)
         offload.close()
 
@@ -160,7 +180,7 @@ def _checked(load: Callable[[], Config]) -> Config:
     try:
         return load()
     except ConfigError as error:
-        raise HouseError(error.problem, **error.values) from None
+        raise Misconfigured(error.problem, **error.values) from None
 
 
 def _refuse_half_restored(directory: Path) -> None:
@@ -170,13 +190,28 @@ def _refuse_half_restored(directory: Path) -> None:
 
 
 def _write_new(path: Path, octets: bytes) -> bool:
-    """False when it exists already; readable by its owner only."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
+    """False when it exists already; readable by its owner only. After a crash it is there as a whole or not at all."""
+    if path.exists():
         return False
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(octets)
         file.flush()
         os.fsync(file.fileno())
+    os.rename(new, path)
+    _sync_directory(path.parent)
     return True
+
+
+def _sync_directory(path: Path) -> None:
+    """What was named in it stays; a directory of others that we may not read is theirs to look after."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

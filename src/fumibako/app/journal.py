@@ -1,6 +1,7 @@
 """What the program writes about itself: the trace of every mail, and the log, both as JSON lines.
 
-Contract: a trace line never holds up a mail: what can't be written is dropped. Every line is one JSON object in ASCII,
+Contract: a trace line never holds up a mail: it is written in the event loop's next turn, behind the reply, and what
+    can't be written is dropped. Every line is one JSON object in ASCII,
     so that no peer's octets can forge a second line or move a terminal's cursor (spec/reliability.md F11).
     Processes append to one file; the one that finds it full renames it to `trace.1.jsonl`.
 Failure: none.
@@ -8,6 +9,7 @@ Failure: none.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -29,21 +31,32 @@ class TraceFile:
 
     def __init__(self, directory: Path, clock: Clock) -> None:
         self._path, self._clock = directory / TRACE_FILE, clock
-        self._descriptor, self._written = -1, 0
+        self._descriptor, self._looked = -1, 0
+        self._lines: list[str] = []
 
     def event(self, trace_id: TraceId, kind: str, **fields: object) -> None:
         line = {"time": _time(self._clock.now_ms()), "trace_id": trace_id.hex(), "kind": kind,
                 **{name: _plain(value) for name, value in fields.items()}}
-        try:
-            self._append(json.dumps(line).encode() + b"\n")
-        except OSError as error:
-            logging.getLogger("fumibako.trace").warning("a line is lost: %s", error)
+        self._lines.append(json.dumps(line))
+        if len(self._lines) == 1:
+            self._write_soon()
 
-    def _append(self, line: bytes) -> None:
-        if self._written % _LOOK_EVERY == 0:
-            self._look()
-        self._written += 1
-        os.write(self._descriptor, line)        # O_APPEND: lines of several processes don't mix
+    def _write_soon(self) -> None:
+        try:
+            asyncio.get_running_loop().call_soon(self._write)
+        except RuntimeError:        # no loop, so nobody whom it would hold up
+            self._write()
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        try:
+            if self._looked <= 0:
+                self._look()
+                self._looked = _LOOK_EVERY
+            self._looked -= len(lines)
+            os.write(self._descriptor, "\n".join([*lines, ""]).encode())     # O_APPEND: those of other processes don't mix
+        except OSError as error:
+            logging.getLogger("fumibako.trace").warning("%d lines are lost: %s", len(lines), error)
 
     def _look(self) -> None:
         """Open the file; when it is full, or somebody has renamed it, a new one."""

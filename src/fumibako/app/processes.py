@@ -2,7 +2,8 @@
 
 Specification: DESIGN §4.
 Contract: a process says that it is ready once it can do its work, and returns 0 after an orderly stop at SIGTERM.
-    Workers take their listening sockets from the supervisor; SIGHUP reads certificate and key anew.
+    Workers take their listening sockets from the supervisor. At SIGHUP the configuration is read anew: new sessions and
+    attempts go by it, those under way end as they began.
 Failure: 70 when the disk or a database failed; the supervisor starts the process again, through recovery.
 """
 
@@ -10,15 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from socket import socket
 
-from fumibako.app.build import Parts, build_parts, build_queue_runner
+from fumibako.app.admission import admitted
+from fumibako.app.build import Parts, build_notifier, build_parts, build_queue_runner, build_relay, changed_parts
+from fumibako.app.limits import is_full
+from fumibako.app.reload import with_changes
 from fumibako.app.storage import remote_store
-from fumibako.config import Config
+from fumibako.config import Config, ConfigError, load_config
 from fumibako.faces import smtp
 from fumibako.faces.dns import DnsFace
 from fumibako.faces.imap.conversation import ImapServices
@@ -26,17 +31,19 @@ from fumibako.faces.opening import Door, open_imap, open_pop3, refuse_imap, refu
 from fumibako.faces.pop3 import Pop3Services
 from fumibako.faces.serve import Session, run_session
 from fumibako.net.clock import Clock
-from fumibako.net.listen import Caps, Refuse, serve
+from fumibako.net.listen import Caps, Refuse, cap_key, serve, within
 from fumibako.net.offload import Offload
 from fumibako.net.stream import Stream
-from fumibako.net.tls import TlsFileError, read_pair
+from fumibako.net.tls import TlsFileError
+from fumibako.proto.dns.answer import Answerer
+from fumibako.services.following import Following
 from fumibako.services.policy import Policy
-from fumibako.store.base import StoreUnavailable
+from fumibako.services.queue import QueueRunner
 
 Sockets = Mapping[str, list[socket]]        # listener name ("dns-udp" for datagrams) -> this worker's own sockets
 Ready = Callable[[], None]
+Reread = Callable[[Config], Config | None]      # what runs now -> what to run with; None: the file is wrong, and the log says so
 OpenSession = Callable[[Stream], Awaitable[Session]]
-SETTINGS_S = 1.0        # between looks at the settings that connections are held to
 
 log = logging.getLogger("fumibako")
 
@@ -50,59 +57,86 @@ class _Service:
     implicit_tls: bool
 
 
+def reread_silently(running: Config) -> Config | None:
+    """The supervisor has looked at the file and logged what is to be said."""
+    try:
+        return with_changes(running, load_config(running.directory))
+    except ConfigError:
+        return None
+
+
 class Worker:
     """The protocol faces of one process."""
 
-    def __init__(self, parts: Parts, sockets: Sockets) -> None:
-        self._parts, self._sockets = parts, sockets
-        self._stopping = asyncio.Event()
-        self._caps = Caps()
+    def __init__(self, parts: Parts, sockets: Sockets, reread: Reread = reread_silently) -> None:
+        self.stopping = asyncio.Event()
+        self._parts, self._sockets, self._reread = parts, sockets, reread
+        self._caps = Following("the limits", parts.store.directory_version, self._read_caps, Caps())
+        self._runner: QueueRunner | None = None
 
     async def run(self, ready: Ready, *, with_jobs: bool) -> int:
         """Serve until SIGTERM. with_jobs: also do what else the jobs process does (workers = 0)."""
         parts = self._parts
-        _on_signals(self._stopping, parts)
+        self._runner = build_queue_runner(parts) if with_jobs else None
+        _on_signals(self._stop_at_once if with_jobs else self.stopping.set, self._reload)
         await parts.zones.refresh()
-        await self._read_caps()
+        await self._caps.refresh()
         async with asyncio.TaskGroup() as background:
-            tasks = [background.create_task(parts.zones.run()), background.create_task(self._keep_caps())]
-            if with_jobs:
-                tasks.append(background.create_task(build_queue_runner(parts).run()))
+            jobs = background.create_task(self._runner.run()) if self._runner is not None else None
             async with asyncio.TaskGroup() as listeners:
                 for name, opened in self._sockets.items():
                     if not name.startswith("dns"):
                         listeners.create_task(self._serve(name, opened))
                 if "dns" in self._sockets:
-                    face = DnsFace(lambda: parts.zones.answerer, parts.clock)
-                    listeners.create_task(face.run(self._sockets["dns-udp"], self._sockets["dns"], self._stopping))
+                    face = DnsFace(self._answerer, parts.clock, lambda host: within(host, self._caps.value.exempt))
+                    listeners.create_task(face.run(self._sockets["dns-udp"], self._sockets["dns"], self.stopping))
                 ready()
-                await self._stopping.wait()
-            for task in tasks:
-                task.cancel()
+                await self.stopping.wait()
+            if jobs is not None:
+                jobs.cancel()
         return 0
 
-    async def _read_caps(self) -> None:
+    def _stop_at_once(self) -> None:
+        """Told a second time, a server without a supervisor ends here. What was acknowledged is on the disk."""
+        if self.stopping.is_set():
+            os._exit(0)
+        self.stopping.set()
+
+    def _reload(self) -> None:
+        self._parts = _reloaded(self._parts, self._reread, self._runner)
+
+    def _answerer(self) -> Answerer | Awaitable[Answerer]:
+        """The zones of now, and with them the networks of now that are exempt from the rate limit."""
+        found = self._parts.zones.current()
+        return found if isinstance(found, Answerer) else self._answerer_later(found)
+
+    async def _answerer_later(self, found: Awaitable[Answerer]) -> Answerer:
+        answerer = await found
+        await self._caps.refresh()      # after the zones: whoever finds those new finds the networks no older
+        return answerer
+
+    def _held_caps(self) -> Caps | Awaitable[Caps]:
+        """The settings; nobody more while files are short: storage, resolver and deliveries need some too."""
+        return replace(self._caps.value, total=0) if is_full() else self._caps.current()
+
+    async def _read_caps(self) -> Caps:
         policy = Policy(await self._parts.store.settings())
         per_address = policy.number("limits.connections_per_address")
-        self._caps = Caps(policy.number("limits.connections"), per_address, policy.networks("limits.exempt"))
-
-    async def _keep_caps(self) -> None:
-        """A changed setting holds within a second."""
-        while True:
-            await self._parts.clock.sleep(SETTINGS_S)
-            try:
-                await self._read_caps()
-            except StoreUnavailable:
-                pass        # what was in force stays in force
+        return Caps(policy.number("limits.connections"), per_address, policy.networks("limits.exempt"))
 
     async def _serve(self, name: str, opened: list[socket]) -> None:
         service = self._service(name)
 
         async def session(stream: Stream) -> None:
-            await run_session(await service.open(stream), stream, self._stopping)
+            host = stream.peer.host
+            async with admitted(self._parts.store, f"{name} {cap_key(host)}", host, self._caps.value) as welcome:
+                if welcome:
+                    await run_session(await self._service(name).open(stream), stream, self.stopping)
+                else:
+                    await stream.write(service.refuse("too many connections from your address"))
 
         context = self._parts.tls.context(name) if service.implicit_tls else None
-        await serve(opened, session, tls_context=context, caps=lambda: self._caps, stopping=self._stopping, refuse=service.refuse)
+        await serve(opened, session, tls_context=context, caps=self._held_caps, stopping=self.stopping, refuse=service.refuse)
 
     def _service(self, name: str) -> _Service:
         parts, implicit_tls = self._parts, name in ("submissions", "imaps", "pop3s")
@@ -131,10 +165,14 @@ def _at_once(make: Callable[[Stream], Session]) -> OpenSession:
 
 async def run_jobs(parts: Parts, ready: Ready) -> int:
     """Send what waits, until SIGTERM."""
-    stopping = asyncio.Event()
-    _on_signals(stopping, parts)
+    stopping, queue, present = asyncio.Event(), build_queue_runner(parts), [parts]
+
+    def reload() -> None:
+        present[0] = _reloaded(present[0], reread_silently, queue)
+
+    _on_signals(stopping.set, reload)
     async with asyncio.TaskGroup() as group:
-        runner = group.create_task(build_queue_runner(parts).run())
+        runner = group.create_task(queue.run())
         ready()
         await stopping.wait()
         runner.cancel()
@@ -162,16 +200,22 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _on_signals(stopping: asyncio.Event, parts: Parts) -> None:
+def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, parts)
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload)
 
 
-def _reload(parts: Parts) -> None:
-    """New handshakes get the new certificate; a broken one leaves things as they are."""
-    tls = parts.config.tls
+def _reloaded(parts: Parts, reread: Reread, runner: QueueRunner | None) -> Parts:
+    """The parts for new sessions; the same where the file or a certificate is wrong."""
+    config = reread(parts.config)
+    if config is None:
+        return parts
     try:
-        parts.tls.reload([read_pair(str(tls.certificate), str(tls.key))])
-    except TlsFileError as error:
+        parts = changed_parts(parts, config)
+    except TlsFileError as error:       # changed since it was looked at
         log.error("the certificate is not reloaded: %s", error)
+        return parts
+    if runner is not None:
+        runner.change(build_notifier(parts), build_relay(parts))
+    return parts

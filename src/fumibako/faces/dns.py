@@ -1,8 +1,9 @@
 """The authoritative DNS server: datagrams and TCP connections in, answers from our zones out.
 
 Specification: RFC 1035 §4.2; RFC 7766 §6.2.1.1 (pipelining), §6.2.3 (idle time-outs), §8 (length and message together).
-Contract: never recurses, for anyone. Over UDP a network gets so many answers a second; beyond that every second one
-    is an empty "ask over TCP", which a forged sender cannot do, and the rest are silence (response rate limiting).
+Contract: never recurses, for anyone. Over UDP a network gets so many answers a second, a large answer counting as
+    many; beyond that every second one is an empty "ask over TCP", which a forged sender cannot do, and the rest are
+    silence (response rate limiting).
 Failure: garbage gets silence or FORMERR; a peer over TCP that sends garbage or dawdles is closed.
 """
 
@@ -13,7 +14,7 @@ import enum
 import ipaddress
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from fumibako.net.clock import Clock
@@ -30,6 +31,7 @@ TCP_CAPS = Caps(total=1024, per_address=20, drain_s=2.0)
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 RESPONSES_PER_S = 10.0
 BURST = 50.0
+ORDINARY_OCTETS = 128       # an MX with its addresses, an SRV: what one response of the rate may weigh
 TRACKED_NETWORKS = 10_000
 
 
@@ -60,8 +62,11 @@ class ResponseRate:
         self._clock, self._per_s, self._burst = clock, per_s, burst
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def judge(self, host: str) -> Verdict:
-        """Takes one answer from the budget of the host's network."""
+    def judge(self, host: str, size_octets: int) -> Verdict:
+        """Takes an answer from the budget of the host's network: one, or more by its size, so that asking for large
+        ones brings nobody more octets. A budget that is whole is enough for any answer.
+        """
+        cost = min(self._burst, max(1.0, size_octets / ORDINARY_OCTETS))
         now_s = self._clock.monotonic_s()
         network = str(ipaddress.ip_network((host, 56 if ":" in host else 24), strict=False))
         bucket = self._buckets.pop(network, None) or _Bucket(self._burst, now_s)
@@ -70,17 +75,21 @@ class ResponseRate:
             self._buckets.popitem(last=False)
         bucket.tokens = min(self._burst, bucket.tokens + (now_s - bucket.filled_s) * self._per_s)
         bucket.filled_s = now_s
-        if bucket.tokens >= 1:
-            bucket.tokens -= 1
+        if bucket.tokens >= cost:
+            bucket.tokens -= cost
             return Verdict.SEND
         bucket.refused += 1
         return Verdict.DROP if bucket.refused % 2 else Verdict.TRUNCATE
 
 
 class DnsFace:
-    """Answers from whatever zones are current. answerer: asked anew for every query, so that new zones count at once."""
+    """Answers from whatever zones are current. answerer: asked anew for every query once that is read, so that no query
+    sent after a change is answered from before it; what it gives may have to be waited for.
+    """
 
-    def __init__(self, answerer: Callable[[], Answerer], clock: Clock, is_exempt: Callable[[str], bool] = is_loopback) -> None:
+    def __init__(
+        self, answerer: Callable[[], Answerer | Awaitable[Answerer]], clock: Clock, is_exempt: Callable[[str], bool] = is_loopback
+    ) -> None:
         self._answerer, self._clock, self._is_exempt = answerer, clock, is_exempt
         self._rate = ResponseRate(clock)
 
@@ -92,12 +101,21 @@ class DnsFace:
             group.create_task(serve_datagrams(datagrams, self.respond, stopping))
             group.create_task(serve(streams, self.session, caps=lambda: TCP_CAPS, stopping=stopping))
 
-    def respond(self, octets: bytes, peer: Endpoint) -> bytes | None:
-        """The answer to one datagram, or None."""
-        response = self._answerer().respond(octets, udp=True)
+    def respond(self, octets: bytes, peer: Endpoint) -> bytes | Awaitable[bytes | None] | None:
+        """The answer to one datagram, or None; something to wait for where the zones are being made anew."""
+        answerer = self._answerer()
+        if isinstance(answerer, Answerer):
+            return self._respond(answerer, octets, peer)
+        return self._respond_later(answerer, octets, peer)
+
+    async def _respond_later(self, answerer: Awaitable[Answerer], octets: bytes, peer: Endpoint) -> bytes | None:
+        return self._respond(await answerer, octets, peer)
+
+    def _respond(self, answerer: Answerer, octets: bytes, peer: Endpoint) -> bytes | None:
+        response = answerer.respond(octets, udp=True)
         if response is None or self._is_exempt(peer.host):
             return response
-        match self._rate.judge(peer.host):
+        match self._rate.judge(peer.host, len(response)):
             case Verdict.SEND:
                 return response
             case Verdict.TRUNCATE:
@@ -112,7 +130,8 @@ class DnsFace:
         while octets := await stream.read(timeout_s=max(0.0, deadline_s - self._clock.monotonic_s())):
             received += octets
             while (query := parse_framed(received)) is not None:
-                response = self._answerer().respond(query, udp=False)
+                answerer = self._answerer()
+                response = (answerer if isinstance(answerer, Answerer) else await answerer).respond(query, udp=False)
                 if response is None:
                     return
                 await stream.write(format_framed(response), timeout_s=TCP_IDLE_S)

@@ -1,6 +1,7 @@
 """POP3: the maildrop as it was at login, deleted from only at QUIT.
 
-Specification: RFC 1939 §3-§7; RFC 2449 §8 (response codes); RFC 2595 §4 (STLS); RFC 3206 (SYS, AUTH); RFC 5034 §4 (AUTH).
+Specification: RFC 1939 §3-§7; RFC 2449 §8 (response codes); RFC 2595 §4 (STLS); RFC 3206 (SYS, AUTH); RFC 5034 §4 (AUTH);
+    RFC 6856 §2.1 (UTF8).
 Contract: a Session for `faces.serve.run_session`; one method an event. A connection that ends without QUIT deletes nothing.
 Failure: what the store refuses becomes -ERR with a response code; `Unavailable` passes through and ends the session.
 """
@@ -12,7 +13,7 @@ import ssl
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-from fumibako.faces.serve import Patience
+from fumibako.faces.serve import LOGIN_S, Patience
 from fumibako.model.account import Account
 from fumibako.model.ops import Refusal
 from fumibako.net.stream import Stream
@@ -31,6 +32,7 @@ OK = Response(True)
 NO_SUCH_MESSAGE = Response(False, "No such message")
 DENIED = Response(False, "Wrong user name or password", "AUTH")
 DAMAGED = Response(False, "This message can't be read; the administrator has to look at it", "SYS/PERM")
+NO_LOGIN = Response(False, "No login for too long, connect again", "SYS/TEMP")
 NOT_DELETED = Response(False, "Some messages could not be deleted, they are still there", "SYS/TEMP")
 
 
@@ -54,18 +56,19 @@ class Session:
         self.starttls_context = tls_context
         self._stream = stream
         self._services = services
-        self._patience = Patience(services.mailboxes.clock)
+        self.patience = Patience(services.mailboxes.clock, LOGIN_S)
         self._exchange: Exchange | None = None
         self._failures = 0
         self._drop: Maildrop | None = None
         self._marked: set[int] = set()
+        self._utf8 = False
         self._woken = asyncio.Event()       # something happened in the account
 
     # -- what faces.serve asks of a session --
 
     @property
     def timeout_s(self) -> float:
-        return self._patience.left_s(BEFORE_LOGIN_S if self._drop is None else AFTER_LOGIN_S)
+        return self.patience.left_s(BEFORE_LOGIN_S if self._drop is None else AFTER_LOGIN_S)
 
     def idle(self) -> Awaitable[None] | None:
         """A login that no longer holds ends at once."""
@@ -79,9 +82,12 @@ class Session:
 
     def on_tls(self) -> None:
         self.core = self.core.after_tls()
+        self._utf8 = False      # RFC 2595 §4: what was said before counts for nothing
 
     def on_timeout(self) -> None:
-        """RFC 1939 §3: closed without a word, and nothing is deleted."""
+        """RFC 1939 §3: who falls silent is let go without a word, and nothing is deleted."""
+        if self.patience.login_is_overdue:
+            self.core.farewell(NO_LOGIN)
 
     def on_stop(self) -> None:
         """POP3 has no way to speak unasked."""
@@ -113,7 +119,7 @@ class Session:
                 await self._quit(event)
             case _:
                 await self._transact(event)
-        self._patience.begin()
+        self.patience.begin()
         self.closed = self.closed or self.core.closed
 
     # -- AUTHORIZATION --
@@ -164,6 +170,7 @@ class Session:
                 if busy else Response(False, "The maildrop can't be opened now", "SYS/TEMP")
             )
         else:
+            self.patience.logged_in()
             self.core.reply(Response(True, f"{len(self._drop.messages)} messages"))
 
     # -- TRANSACTION --
@@ -189,6 +196,7 @@ class Session:
                 self._marked.clear()
                 self.core.reply(OK)
             case _:     # NOOP, and UTF8 before login
+                self._utf8 = self._utf8 or isinstance(event, e.Utf8)
                 self.core.reply(OK)
 
     def _unmarked(self) -> list[tuple[int, DropMessage]]:
@@ -225,7 +233,7 @@ class Session:
         if (message := self._message(event.number)) is None:
             self.core.reply(NO_SUCH_MESSAGE)
             return
-        pieces = self._maildrop.octets(message)
+        pieces = self._maildrop.octets(message, utf8=self._utf8)
         try:
             first = await anext(pieces, b"")
         except OSError:

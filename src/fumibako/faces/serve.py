@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 from collections.abc import Awaitable
 from typing import Any, Protocol, TypeVar
@@ -21,6 +22,7 @@ from fumibako.net.stream import Stream
 from fumibako.proto.reader import Need, ProtocolError
 from fumibako.services import StoreUnavailable
 
+LOGIN_S = 300.0             # from connection to login, whatever is said meanwhile; RFC 5321 §4.5.3.2.7 has no client be faster
 FLUSH_AFTER_EVENTS = 16     # answers of pipelined commands are sent together, but not without bound
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class Session(Protocol):
     """
 
     closed: bool
+    patience: Patience
     wants_tls: bool             # set with the reply that invites the handshake; the loop clears it
 
     @property
@@ -86,55 +89,59 @@ class Session(Protocol):
 
 
 class Patience:
-    """How long a peer may take over one command. Octets that drip in don't begin it anew, only what they make up does."""
+    """How long a peer may take over one command, and to log in. Octets that drip in don't begin it anew, only what they
+    make up does; what must be over by the login is begun anew by nothing.
 
-    def __init__(self, clock: Clock) -> None:
+    login_s: from now to the login; infinite where nobody has to log in.
+    """
+
+    def __init__(self, clock: Clock, login_s: float = math.inf) -> None:
         self._clock = clock
+        self._login_by_s = clock.monotonic_s() + login_s
         self.begin()
 
     def begin(self) -> None:
         """An event is answered: the next one may take its time from now on."""
         self._since_s = self._clock.monotonic_s()
 
+    def logged_in(self) -> None:
+        """From now on a peer may stay as long as it likes."""
+        self._login_by_s = math.inf
+
+    @property
+    def login_is_overdue(self) -> bool:
+        return self._login_by_s <= self._clock.monotonic_s()
+
     def left_s(self, limit_s: float) -> float:
-        """What is left of a limit; 0.0 when it is over."""
-        return max(0.0, self._since_s + limit_s - self._clock.monotonic_s())
-
-
-class _PeerGone(Exception):
-    """Nothing can be sent any more: cancels the running command."""
+        """What is left of a limit, or of the time to log in where that ends sooner; 0.0 when it is over."""
+        return max(0.0, min(self._since_s + limit_s, self._login_by_s) - self._clock.monotonic_s())
 
 
 async def run_session(session: Session, stream: Stream, stopping: asyncio.Event) -> None:
-    """Serves one connection until the peer leaves, the session closes, or the server stops."""
+    """Serves one connection until the peer leaves, the session closes, or the server stops.
+
+    Whoever sets `stopping` interrupts the stream, too (net.listen.serve does): a wait for octets then ends at once, and
+    a running command is left to finish.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    stream.on_lost = task.cancel        # nothing can be sent any more: the running command is over
     try:
-        async with asyncio.TaskGroup() as group:
-            loop = _Loop(session, stream, group, stopping)
-            watchers = [group.create_task(loop.leave_with_peer()), group.create_task(loop.hear_stop())]
-            await loop.run()
-            for watcher in watchers:
-                watcher.cancel()
-    except* _PeerGone:
-        pass
+        if stream.closed.is_set():
+            return
+        await _Loop(session, stream, stopping).run()
+    except asyncio.CancelledError:
+        # As asyncio.timeout does it: what we asked for ends here, what another asked for goes on.
+        if not stream.closed.is_set() or task.uncancel():
+            raise
     finally:
+        stream.on_lost = None
         await session.on_end()
 
 
 class _Loop:
-    def __init__(self, session: Session, stream: Stream, group: asyncio.TaskGroup, stopping: asyncio.Event) -> None:
-        self._session, self._stream, self._group, self._stopping = session, stream, group, stopping
-
-    # -- the two things that come between --
-
-    async def leave_with_peer(self) -> None:
-        await self._stream.closed.wait()
-        raise _PeerGone
-
-    async def hear_stop(self) -> None:
-        await self._stopping.wait()
-        self._stream.interrupt()        # a wait for octets ends now; a running command is left to finish
-
-    # -- the conversation --
+    def __init__(self, session: Session, stream: Stream, stopping: asyncio.Event) -> None:
+        self._session, self._stream, self._stopping = session, stream, stopping
 
     async def run(self) -> None:
         try:
@@ -190,6 +197,8 @@ class _Loop:
         session = self._session
         if self._stopping.is_set():
             return self._end(session.on_stop)
+        if session.patience.login_is_overdue:       # also where octets wait: who never stops talking never times out
+            return self._end(session.on_timeout)
         push = session.idle()
         if session.closed:
             return None
@@ -213,14 +222,12 @@ class _Loop:
         """Octets, b"" at the end of input, or None when the push came first."""
         if push is None:
             return await self._stream.read(self._session.timeout_s)
-        reading = self._group.create_task(_outcome(self._stream.read(self._session.timeout_s)))
-        pushing = self._group.create_task(_outcome(push))
-        try:
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(_outcome(self._stream.read(self._session.timeout_s)))
+            pushing = group.create_task(_outcome(push))
             await asyncio.wait((reading, pushing), return_when=asyncio.FIRST_COMPLETED)
-        finally:
             for task in (reading, pushing):
-                if not task.done():
-                    task.cancel()
+                task.cancel()           # the other one; for what is done it means nothing
         if _is_over(pushing) and isinstance(failure := pushing.result(), Exception):
             raise failure
         octets = reading.result() if _is_over(reading) else None

@@ -4,19 +4,22 @@ Specification: RFC 5321 §3 (procedures), §4.5.3.2.7 (5 minutes a command); RFC
     RFC 3207 §4; RFC 4954 §4 and §6 (reply codes); RFC 2034 §4; RFC 5321 §4.2.5 (after 250 the mail is ours).
 Contract: 250 to a message is written only after the service returned, so after the commit. AUTH is offered on submission
     only, and under TLS only unless the listener allows plaintext. The session says at most ERRORS_MAX negative replies.
-Failure: see faces.serve; a message whose commit has no known answer gets 421, and the client sends it again.
+Failure: see faces.serve; a message whose commit has no known answer gets 451, so that the client sends it again, and the
+    session goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import logging
+import math
 import ssl
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
-from fumibako.faces.serve import Core, Patience
+from fumibako.faces.serve import LOGIN_S, Core, Patience
 from fumibako.model.account import Account
 from fumibako.model.envelope import Envelope, Peer, Recipient
 from fumibako.model.status import Status
@@ -49,6 +52,7 @@ from fumibako.proto.smtp.events import (
 from fumibako.proto.smtp.extensions import ServerConfig
 from fumibako.proto.smtp.reply import Reply, format_reply
 from fumibako.proto.smtp.server import TOO_MANY_ERRORS, ServerConnection, State
+from fumibako.services import StoreUnavailable
 from fumibako.services.intake import Framing, Transaction
 from fumibako.services.login import Denied, Exchange, Login, Unavailable
 from fumibako.services.policy import Policy
@@ -68,12 +72,18 @@ _CODES: dict[str, int] = {
     "5.1.3": 501, "5.3.4": 552, "5.4.6": 554, "5.5.2": 550, "5.6.0": 554,
 }
 
+SENDER_OK = Reply.of("250 2.1.0 Sender ok")
+RECIPIENT_OK = Reply.of("250 2.1.5 Recipient ok")
+START_INPUT = Reply(354, None, "Start mail input; end with <CRLF>.<CRLF>")
 TALKED_FIRST = Reply.of("554 5.5.0 The client talked before the greeting")
 TOO_SLOW = Reply.of("421 4.4.2 Timeout, closing connection")
 STOPPING = Reply.of("421 4.3.2 Server is shutting down")
 FAILURE = Reply.of("421 4.3.0 Temporary failure, try again later")
+NO_ANSWER = Reply.of("451 4.3.0 Temporary failure, try again later")
 NO_BARE_LOGIN = Reply.of("535 5.7.8 Authentication credentials invalid")
 MALFORMED = Reply.of("501 5.5.2 Malformed authentication message")
+
+log = logging.getLogger("fumibako.faces")
 
 
 class Role(enum.Enum):
@@ -123,7 +133,7 @@ class SmtpSession:
         self._smtp = ServerConnection(_server_config(config, policy, stream))
         self.core: Core = self._smtp
         self._errors = self._polite = 0
-        self._patience = Patience(services.clock)
+        self.patience = Patience(services.clock, LOGIN_S if config.role is Role.SUBMISSION else math.inf)
         self._forget()
 
     def _forget(self) -> None:
@@ -141,14 +151,14 @@ class SmtpSession:
     @property
     def timeout_s(self) -> float:
         """5 minutes, or less for a message that comes too slowly."""
-        left_s = self._patience.left_s(COMMAND_S)
+        left_s = self.patience.left_s(COMMAND_S)
         if self._rate is None:
             return left_s
         return min(left_s, self._rate.remaining_s(self._services.clock.monotonic_s(), self._received_octets))
 
     async def on_event(self, event: Any) -> None:
         await _ANSWERS[type(event)](self, event)
-        self._patience.begin()
+        self.patience.begin()
         self._polite += isinstance(event, _POLITE)
         if self._smtp.closed:
             self.closed = True
@@ -263,6 +273,7 @@ class SmtpSession:
                 return self._smtp.challenge(challenge)
             case Account() as account:
                 self._account = account
+                self.patience.logged_in()
                 self._reply(Reply.of("235 2.7.0 Authentication successful"))
             case Denied(malformed):
                 self._login_failures += 1
@@ -283,7 +294,7 @@ class SmtpSession:
         verdict = await transaction.begin()
         if not verdict.refused:
             self._transaction = transaction
-        self._reply(_reply_to(verdict, 250, Status(2, 1, 0), "Sender ok"))
+        self._reply(_refusal_of(verdict) if verdict.refused else SENDER_OK)
 
     def _open(self, envelope: Envelope, declared_octets: int) -> Transaction:
         peer = self._peer(smtputf8=envelope.smtputf8)
@@ -308,10 +319,10 @@ class SmtpSession:
         assert self._transaction is not None        # the core allows RCPT behind an accepted MAIL only
         recipient = Recipient(event.forward_path, int(event.notify), event.original_recipient)
         verdict = await self._transaction.add_recipient(recipient)
-        self._reply(_reply_to(verdict, 250, Status(2, 1, 5), "Recipient ok"))
+        self._reply(_refusal_of(verdict) if verdict.refused else RECIPIENT_OK)
 
     async def on_data(self, _: Data) -> None:
-        self._reply(Reply(354, None, "Start mail input; end with <CRLF>.<CRLF>"))
+        self._reply(START_INPUT)
         self._expect_message()
 
     async def on_bdat(self, _: Bdat) -> None:
@@ -334,9 +345,7 @@ class SmtpSession:
     async def on_end_of_data(self, event: EndOfData) -> None:
         transaction, self._rate = self._transaction, None
         assert transaction is not None
-        verdicts = await transaction.finish(Framing(event.size_octets, event.bare_newline, event.nul, event.too_big))
-        text = f"Message accepted, id {transaction.trace_id.hex()}"
-        replies = [_reply_to(verdict, 250, Status(2, 0, 0), text, refusal=554) for verdict in verdicts]
+        replies = await self._finish(transaction, Framing(event.size_octets, event.bare_newline, event.nul, event.too_big))
         self._end_transaction()
         self._polite = 0
         self._errors += sum(not reply.is_positive for reply in replies)
@@ -346,6 +355,20 @@ class SmtpSession:
             self._smtp.reply(replies[0])
         if event.bare_newline and self._account is None:
             self.closed = True      # what follows may be smuggled: none of it is read
+
+    async def _finish(self, transaction: Transaction, framing: Framing) -> list[Reply]:
+        """One reply; for LMTP one a recipient.
+
+        RFC 5321 §4.2.5: only 2yz would make the mail ours, so a commit without an answer is a 4yz, and the client keeps it. It
+        may be durable all the same: then the mail comes twice (RFC 5321 §6.1).
+        """
+        try:
+            verdicts = await transaction.finish(framing)
+        except StoreUnavailable as error:
+            log.warning("%s: no answer to the commit of %s: %s", self._stream.peer, transaction.trace_id.hex(), error)
+            return [NO_ANSWER] * (self._smtp.recipients if self._is_lmtp else 1)
+        accepted = Reply(250, Status(2, 0, 0), f"Message accepted, id {transaction.trace_id.hex()}")
+        return [_refusal_of(verdict, general=554) if verdict.refused else accepted for verdict in verdicts]
 
     @property
     def _is_lmtp(self) -> bool:
@@ -408,11 +431,10 @@ def _mechanisms(role: Role, stream: Stream) -> tuple[str, ...]:
     return offered if role is Role.SUBMISSION else ()
 
 
-def _reply_to(verdict: Verdict, code: int, status: Status, text: str, *, refusal: int = 550) -> Reply:
-    """A verdict in the protocol's words; code, status, text: of a positive reply; refusal: the general 5yz here."""
-    if not verdict.refused:
-        return Reply(code, status, text)
-    general = refusal if verdict.action is Action.REJECT else 451
-    if verdict.action is Action.REJECT and verdict.status.subject in (1, 2, 7):
+def _refusal_of(verdict: Verdict, *, general: int = 550) -> Reply:
+    """A verdict that says no in the protocol's words; general: the 5yz of what has no code of its own here."""
+    if verdict.action is not Action.REJECT:
+        general = 451
+    elif verdict.status.subject in (1, 2, 7):
         general = 550
     return Reply(_CODES.get(str(verdict.status), general), verdict.status, verdict.text)

@@ -48,6 +48,15 @@ class Alias(msgspec.Struct, frozen=True):
     targets: tuple[str, ...]
 
 
+class Hold(msgspec.Struct, frozen=True):
+    """Nothing of the account is purged. address: of the account when the hold was made; created_ms: UTC."""
+
+    account_id: AccountId
+    address: str
+    reason: str
+    created_ms: int
+
+
 class PasswordRecord(msgspec.Struct, frozen=True):
     """Everything made from one password, together (DESIGN §10): argon2id is a PHC string; SCRAM keys per RFC 5802 §3."""
 

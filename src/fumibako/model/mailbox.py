@@ -32,7 +32,7 @@ SYSTEM_FLAGS: dict[str, int] = {
 FIRST_KEYWORD_BIT = 5
 KEYWORD_BITS = 58
 
-# Made with the account; (name, special_use).
+# Made when the account is first used; (name, special_use).
 DEFAULT_MAILBOXES: tuple[tuple[str, str], ...] = (
     (INBOX, ""), ("Drafts", "\\Drafts"), ("Sent", "\\Sent"), ("Junk", "\\Junk"),
     ("Trash", "\\Trash"), ("Archive", "\\Archive"),
@@ -67,6 +67,14 @@ class Entry(msgspec.Struct, frozen=True):
     saved_at: int
     guid: bytes
     thread_id: int
+
+
+class Recoverable(msgspec.Struct, frozen=True):
+    """An expunged message that is still kept. entry: with uid and saved_at 0; a hold may keep it beyond purge_after_ms."""
+
+    entry: Entry
+    expunged_ms: int
+    purge_after_ms: int
 
 
 class Quota(msgspec.Struct, frozen=True):

@@ -57,8 +57,20 @@ class LocalRecipient(msgspec.Struct, frozen=True, tag=True, array_like=True):
     quota_limit_octets: int = 0
 
 
+class Outgoing(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What a delivery causes for others: its body, with an envelope and a prefix of its own, queued under this trace_id."""
+
+    trace_id: TraceId
+    envelope: Envelope
+    prefix: bytes
+
+
 class Deliver(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Put one body into the mailboxes of recipients of one shard, all or nothing. cache: packed index, opaque here."""
+    """Put one body into the mailboxes of recipients of one shard, all or nothing. cache: packed index, opaque here.
+
+    outgoing: as durable as the mail itself when this is answered, on its way to the queue; nothing of it happens again where
+    every recipient was delivered before.
+    """
 
     trace_id: TraceId
     body: Body
@@ -66,6 +78,7 @@ class Deliver(msgspec.Struct, frozen=True, tag=True, array_like=True):
     recipients: tuple[LocalRecipient, ...]
     internal_date: int
     threading: Threading = Threading()
+    outgoing: tuple[Outgoing, ...] = ()
 
 
 class Appended(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -131,6 +144,18 @@ class Expunge(msgspec.Struct, frozen=True, tag=True, array_like=True):
     only_deleted: bool = True
 
 
+class Recover(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Give expunged messages that are still kept an entry again, without flags; the mailbox is made where it is missing.
+
+    At most 2,000 email_ids; empty: the first 2,000 there are. Those that have an entry, or are gone, are left out.
+    """
+
+    account_id: AccountId
+    email_ids: tuple[EmailId, ...]
+    mailbox: str
+    quota_limit_octets: int = 0
+
+
 class OpenAccount(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Make the account's rows and default mailboxes in its shard where they are missing; idempotent."""
 
@@ -190,16 +215,22 @@ class Lease(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class RecipientOutcome(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """due_ms: the next attempt of a deferred recipient; delay_warned: a delay DSN goes along."""
+    """attempts: how many came before this one; due_ms: the next one of a deferred recipient; delay_warned: a delay DSN goes
+    along."""
 
     recipient_id: int
+    attempts: int
     outcome: Outcome
     due_ms: int = 0
     delay_warned: bool = False
 
 
 class Settle(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Record the outcomes of one attempt and enqueue what they cause (DSNs), in one transaction."""
+    """Record the outcomes of one attempt and enqueue what they cause (DSNs), in one transaction.
+
+    Keyed: an outcome counts where its recipient is open and, if it is a deferral, has been tried `attempts` times. A Settle
+    that is sent again changes nothing, and one that records no outcome causes no DSN either.
+    """
 
     queue_id: QueueId
     outcomes: tuple[RecipientOutcome, ...]
@@ -270,6 +301,20 @@ class RemoveAccount(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The address is free again, the id never; its mail is purged later."""
 
     address: str
+
+
+class AddHold(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """From now on nothing of the account is purged, not even when it is removed. One hold a reason; idempotent."""
+
+    address: str
+    reason: str = ""
+
+
+class RemoveHold(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """reason None: every hold; for an address without a held account: those of removed accounts that had it. Answer: Counted."""
+
+    address: str
+    reason: str | None = None
 
 
 class AddAlias(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -374,12 +419,13 @@ class Thaw(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 MailOperation = (
-    Deliver | Append | SetFlags | Copy | Move | Expunge | OpenAccount | CreateMailbox | DeleteMailbox | RenameMailbox | Subscribe
+    Deliver | Append | SetFlags | Copy | Move | Expunge | Recover | OpenAccount | CreateMailbox | DeleteMailbox | RenameMailbox
+    | Subscribe
 )
 QueueOperation = Enqueue | Lease | Settle | ChangeQueue | ReclaimLeases | DrainOutbox
 DirectoryOperation = (
     AddDomain | RemoveDomain | AddAccount | SetPassword | SetAccountStatus | RemoveAccount
-    | AddAlias | RemoveAlias | SetSetting | UnsetSetting
+    | AddHold | RemoveHold | AddAlias | RemoveAlias | SetSetting | UnsetSetting
 )
 MemoryOperation = (
     Charge | Enter | Leave | LockMaildrop | UnlockMaildrop | ClaimRecent | Watch | WatchQueue | Ping | Pin | Unpin | Freeze | Thaw
@@ -396,6 +442,7 @@ class Refusal(enum.StrEnum):
     NO_SUCH_DOMAIN = "no such domain"
     NO_SUCH_ADDRESS = "no such address"
     NO_SUCH_SETTING = "no such setting"
+    NO_SUCH_HOLD = "no such hold"
     EXISTS = "exists already"
     IN_USE = "in use"
     BAD_NAME = "not a valid name"
@@ -457,6 +504,16 @@ class Expunged(msgspec.Struct, frozen=True, tag=True, array_like=True):
     modseq: ModSeq
 
 
+class Recovered(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """email_ids and uids are parallel."""
+
+    mailbox_id: MailboxId
+    uid_validity: int
+    email_ids: tuple[EmailId, ...]
+    uids: tuple[Uid, ...]
+    modseq: ModSeq
+
+
 class MailboxMade(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """CreateMailbox and RenameMailbox; existed: OpenAccount-like idempotence is never applied here, so always new."""
 
@@ -510,8 +567,8 @@ class Thawed(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 Result = (
-    Refused | Done | Delivered | FlagsSet | Copied | Expunged | MailboxMade | Queued | Leased | Counted
-    | DomainMade | AccountMade | AliasMade | SettingMade | Charged | Recent | Thawed
+    Refused | Done | Delivered | FlagsSet | Copied | Expunged | Recovered | MailboxMade | Queued | Leased
+    | Counted | DomainMade | AccountMade | AliasMade | SettingMade | Charged | Recent | Thawed
 )
 
 TERMINAL = (RecipientState.DELIVERED, RecipientState.FAILED)

@@ -1,19 +1,26 @@
 """UDP service: a question comes in, an answer goes out from the very address that was asked.
 
 Specification: RFC 2181 §4.1 and §4.2 (a reply comes from the address and port the query went to).
-Contract: `respond` is called on the event loop for every datagram and must be quick; None means silence.
+Contract: `respond` is called on the event loop for every datagram and must be quick; None means silence. Where the
+    answer has to be waited for, the socket is not read meanwhile: later datagrams wait in the kernel's buffer.
     Datagrams that find the socket's send buffer full are dropped, as the network would.
-Failure: none that a peer can cause.
+Failure: none that a peer can cause; an answer that fails while it is waited for is logged, and silence.
 """
 
+from __future__ import annotations
+
 import asyncio
+import logging
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from fumibako.net.endpoint import Endpoint, endpoint_of
 
-Respond = Callable[[bytes, Endpoint], bytes | None]
+Respond = Callable[[bytes, Endpoint], bytes | Awaitable[bytes | None] | None]
+Ancillary = list[tuple[int, int, bytes]]
 
 RECEIVE_OCTETS = 4096
 PER_WAKE = 64           # then the event loop gets its turn
@@ -21,19 +28,73 @@ PER_WAKE = 64           # then the event loop gets its turn
 IP_PKTINFO = 8
 _IN_PKTINFO = struct.Struct("=i4s4s")       # interface, local address, header destination
 
+log = logging.getLogger("fumibako.net")
+
 
 async def serve_datagrams(sockets: Sequence[socket.socket], respond: Respond, stopping: asyncio.Event) -> None:
     """Answers datagrams on bound, non-blocking UDP sockets until `stopping` is set; then closes them."""
-    loop = asyncio.get_running_loop()
     try:
-        for bound in sockets:
-            _ask_for_destination(bound)
-            loop.add_reader(bound, _drain, bound, respond)
-        await stopping.wait()
+        async with asyncio.TaskGroup() as group:
+            services = [_Service(bound, respond, group) for bound in sockets]
+            for service in services:
+                _ask_for_destination(service.bound)
+                service.listen()
+            try:
+                await stopping.wait()
+            finally:
+                for service in services:
+                    service.stop()
     finally:
         for bound in sockets:
-            loop.remove_reader(bound)
             bound.close()
+
+
+@dataclass(slots=True)
+class _Service:
+    """One socket."""
+
+    bound: socket.socket
+    respond: Respond
+    group: asyncio.TaskGroup
+    stopped: bool = False
+
+    def listen(self) -> None:
+        asyncio.get_running_loop().add_reader(self.bound, self._drain)
+
+    def stop(self) -> None:
+        self.stopped = True
+        asyncio.get_running_loop().remove_reader(self.bound)
+
+    def _drain(self) -> None:
+        for _ in range(PER_WAKE):
+            try:
+                octets, ancillary, _, sockname = self.bound.recvmsg(RECEIVE_OCTETS, socket.CMSG_SPACE(64))
+            except OSError:     # nothing left, or a queued ICMP error that concerns nobody here
+                return
+            answer = self.respond(octets, endpoint_of(sockname))
+            if isinstance(answer, bytes):
+                self._send(answer, ancillary, sockname)
+            elif answer is not None:
+                asyncio.get_running_loop().remove_reader(self.bound)
+                self.group.create_task(self._send_later(answer, ancillary, sockname))
+                return
+
+    async def _send_later(self, awaited: Awaitable[bytes | None], ancillary: Ancillary, sockname: Any) -> None:
+        try:
+            answer = await awaited
+        except Exception:       # a bug costs one answer, not the service
+            log.exception("a datagram from %s stays without its answer", endpoint_of(sockname))
+            answer = None
+        if answer is not None:
+            self._send(answer, ancillary, sockname)
+        if not self.stopped:
+            self.listen()
+
+    def _send(self, answer: bytes, ancillary: Ancillary, sockname: Any) -> None:
+        try:
+            self.bound.sendmsg([answer], _same_source(ancillary), 0, sockname)
+        except OSError:
+            pass        # buffer full or no route back: a lost datagram
 
 
 def _ask_for_destination(bound: socket.socket) -> None:
@@ -43,21 +104,7 @@ def _ask_for_destination(bound: socket.socket) -> None:
         bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
 
 
-def _drain(bound: socket.socket, respond: Respond) -> None:
-    for _ in range(PER_WAKE):
-        try:
-            octets, ancillary, _, sockname = bound.recvmsg(RECEIVE_OCTETS, socket.CMSG_SPACE(64))
-        except OSError:     # nothing left, or a queued ICMP error that concerns nobody here
-            return
-        answer = respond(octets, endpoint_of(sockname))
-        if answer is not None:
-            try:
-                bound.sendmsg([answer], _same_source(ancillary), 0, sockname)
-            except OSError:
-                pass        # buffer full or no route back: a lost datagram
-
-
-def _same_source(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+def _same_source(ancillary: Ancillary) -> Ancillary:
     """The control message that makes the answer leave from the address the question came to."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:

@@ -29,6 +29,7 @@ SHED_PAUSE_S = 0.05     # the rest of the process gets to close something
 Session = Callable[[Stream], Awaitable[None]]
 Refuse = Callable[[str], bytes]     # reason -> the line that says so in the protocol ("421 4.7.0 ..."), b"": say nothing
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+CapsNow = Callable[[], "Caps | Awaitable[Caps]"]
 
 log = logging.getLogger("fumibako.net")
 
@@ -184,15 +185,16 @@ async def serve(
     session: Session,
     *,
     tls_context: ssl.SSLContext | None = None,
-    caps: Callable[[], Caps] = Caps,
+    caps: CapsNow = Caps,
     stopping: asyncio.Event | None = None,
     refuse: Refuse = lambda reason: b"",
 ) -> None:
     """Accepts connections and runs `session` for each until `stopping` is set; then drains. Closes the sockets.
 
     tls_context: implicit TLS (the handshake comes first). STARTTLS is the session's own business.
-    caps: asked at each connection, so that they may change meanwhile.
-    `session` may look at the same `stopping` event to say goodbye; the stream is closed when it returns.
+    caps: asked at each connection, so that a change holds for the next one; they may have to be waited for.
+    `session` may look at the same `stopping` event to say goodbye: its wait for octets then ends with TimeoutError. The
+    stream is closed when it returns.
     """
     stopping = stopping or asyncio.Event()
     try:
@@ -214,11 +216,12 @@ class _Service:
 
     session: Session
     tls_context: ssl.SSLContext | None
-    caps: Callable[[], Caps]
+    caps: CapsNow
     refuse: Refuse
     group: asyncio.TaskGroup
     per_address: Counter[str] = field(default_factory=Counter)
     running: set[asyncio.Task[None]] = field(default_factory=set)
+    streams: set[Stream] = field(default_factory=set)
     reserve: int = -1       # a descriptor to give up when all are used, so that a refusal can be sent
 
     async def accept(self, listening: socket.socket) -> None:
@@ -232,13 +235,22 @@ class _Service:
                 except OSError as error:
                     await self._accept_failed(listening, error)
                     continue
-                self._begin(connection, _host(sockname))
+                try:
+                    caps = await self._caps()
+                except BaseException:
+                    connection.close()
+                    raise
+                self._begin(connection, _host(sockname), caps)
         finally:
             self._drop_reserve()
 
-    def _begin(self, connection: socket.socket, host: str) -> None:
-        key = _cap_key(host)
-        if reason := self._over_cap(host, key):
+    async def _caps(self) -> Caps:
+        caps = self.caps()
+        return caps if isinstance(caps, Caps) else await caps
+
+    def _begin(self, connection: socket.socket, host: str, caps: Caps) -> None:
+        key = cap_key(host)
+        if reason := self._over_cap(host, key, caps):
             self._turn_away(connection, reason)
             return
         self.per_address[key] += 1
@@ -253,8 +265,7 @@ class _Service:
 
         task.add_done_callback(forget)
 
-    def _over_cap(self, host: str, key: str) -> str:
-        caps = self.caps()
+    def _over_cap(self, host: str, key: str, caps: Caps) -> str:
         if len(self.running) >= caps.total:
             return "too many connections"
         if self.per_address[key] >= caps.per_address and not within(host, caps.exempt):
@@ -274,6 +285,7 @@ class _Service:
 
     async def _run(self, connection: socket.socket) -> None:
         stream = Stream()
+        self.streams.add(stream)
         try:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             await self._connect(stream, connection)
@@ -284,6 +296,7 @@ class _Service:
             log.exception("session of %s failed", stream.peer)
         finally:
             stream.close()
+            self.streams.remove(stream)
         await stream.wait_closed()
 
     async def _connect(self, stream: Stream, connection: socket.socket) -> None:
@@ -297,8 +310,11 @@ class _Service:
 
     async def drain(self) -> None:
         """Lets the sessions end by themselves for a while, then cancels those left."""
+        for stream in list(self.streams):
+            stream.interrupt()
         if self.running:
-            await asyncio.wait(self.running, timeout=self.caps().drain_s)
+            caps = await self._caps()
+            await asyncio.wait(self.running, timeout=caps.drain_s)
         for task in self.running:
             task.cancel()
 
@@ -342,7 +358,7 @@ def within(host: str, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def _cap_key(host: str) -> str:
+def cap_key(host: str) -> str:
     """What counts as one peer: an IPv6 customer has a whole /64."""
     if ":" not in host:
         return host

@@ -68,6 +68,7 @@ class Stream(asyncio.Protocol):
         self.eof = asyncio.Event()
         self.closed = asyncio.Event()
         self.error: Exception | None = None     # why the connection was lost, where the system said so
+        self.on_lost: Callable[[], object] | None = None    # called once, when `closed` is set
         self._transport: asyncio.Transport | None = None
         self._tls_begun = False
         self._in = bytearray()
@@ -110,6 +111,9 @@ class Stream(asyncio.Protocol):
         for timer in (self._linger, self._alarm):
             if timer is not None:
                 timer.cancel()
+        on_lost, self.on_lost = self.on_lost, None      # once: a failed handshake is told twice
+        if on_lost is not None:
+            on_lost()
 
     def pause_writing(self) -> None:
         self._writable.clear()

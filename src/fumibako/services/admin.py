@@ -6,29 +6,33 @@ Failure: `AdminError` with a catalogue text for the person; StoreUnavailable pas
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from fumibako.model.account import Account, AccountStatus, Alias, Domain, PasswordRecord, Setting
+from fumibako.model.account import Account, AccountStatus, Alias, Domain, Hold, PasswordRecord, Setting
 from fumibako.model.address import address_key, domain_of, split_address
-from fumibako.model.ids import QueueId
-from fumibako.model.mailbox import Mailbox, Quota
+from fumibako.model.ids import AccountId, MailboxId, ModSeq, QueueId
+from fumibako.model.mailbox import DEFAULT_MAILBOXES, INBOX, Mailbox, Quota
 from fumibako.model.ops import (
     AccountMade,
     AddAccount,
     AddAlias,
     AddDomain,
+    AddHold,
     AliasMade,
     ChangeQueue,
     Counted,
     DomainMade,
+    DrainOutbox,
     Operation,
     QueueAction,
     Refusal,
     RemoveAccount,
     RemoveAlias,
     RemoveDomain,
+    RemoveHold,
     Result,
     SetAccountStatus,
     SetPassword,
@@ -39,8 +43,13 @@ from fumibako.model.ops import (
 from fumibako.model.queue import QueueItem
 from fumibako.proto.dns.records import InvalidDomain, ascii_domain
 from fumibako.services.policy import SETTINGS, SettingError, parse_setting
+from fumibako.services.recovery import ExpungedMessage, expunged_messages, recover_messages
 from fumibako.services.texts import N_
 from fumibako.store.base import Store, StoreRefused, expect
+
+GATHERED = 10_000       # messages at once
+
+log = logging.getLogger("fumibako.admin")
 
 _LOCAL_PART = re.compile(r"[^\s\x00-\x1f\x7f<>]{1,256}")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -53,11 +62,13 @@ REFUSALS: dict[Refusal, str] = {
     Refusal.NO_SUCH_ACCOUNT: N_("{name}: there is no such account"),
     Refusal.NO_SUCH_ADDRESS: N_("{name}: there is no such address"),
     Refusal.NO_SUCH_SETTING: N_("{name} is not set"),
+    Refusal.NO_SUCH_HOLD: N_("{name} has no such hold"),
+    Refusal.OVER_QUOTA: N_("{name}: that does not fit the quota"),
     Refusal.IN_USE: N_("{name} is in use: it still has accounts or aliases"),
     Refusal.BAD_NAME: N_("{name} is not a valid name"),
     Refusal.FROZEN: N_("{name} is being moved; try again later"),
     Refusal.LIMIT: N_("{name}: a limit is reached"),
-    Refusal.DISK_FULL: N_("the disk is full"),
+    Refusal.DISK_FULL: N_("the disk is full, and nothing was changed; free some space on it and try again"),
 }
 
 
@@ -71,9 +82,15 @@ class AdminError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AccountDetail:
+    """opened False: nobody has logged in and no mail has come, so that `mailboxes` are those that will be made then."""
+
     account: Account
     quota: Quota
     mailboxes: list[Mailbox]
+    holds: list[Hold]
+    recoverable_messages: int       # expunged, outside the quota, kept for a while
+    recoverable_octets: int
+    opened: bool = True
 
 
 def domain_name(text: str) -> str:
@@ -110,9 +127,7 @@ class Admin:
         try:
             return await self._store.commit(operation)
         except StoreRefused as error:
-            problem = REFUSALS.get(error.refusal, N_("{name}: refused: {detail}"))
-            domain = domain_of(name) if "@" in name else name
-            raise AdminError(problem, name=name, domain=domain, detail=str(error)) from None
+            raise _refused(error, name) from None
 
     # -- domains --
 
@@ -148,8 +163,13 @@ class Admin:
     async def account(self, text: str) -> AccountDetail:
         found = await self._account(text)
         mailboxes = await self._store.mailboxes(found.id)
-        quota = await self._store.quota(found.id) if mailboxes else Quota(0, found.quota_limit_octets, 0)
-        return AccountDetail(found, quota, mailboxes)
+        kept = await self._store.recoverable(found.id)
+        holds = [hold for hold in await self._store.holds() if hold.account_id == found.id]
+        recoverable = len(kept), sum(one.entry.size_octets for one in kept)
+        if not mailboxes:
+            unused = Quota(0, found.quota_limit_octets, 0)
+            return AccountDetail(found, unused, _to_be_made(found.id), holds, *recoverable, opened=False)
+        return AccountDetail(found, await self._store.quota(found.id), mailboxes, holds, *recoverable)
 
     async def change_password(self, text: str, password: str) -> None:
         address = mail_address(text)
@@ -170,6 +190,33 @@ class Admin:
         if (found := await self._store.account(address_key(address))) is None:
             raise AdminError(REFUSALS[Refusal.NO_SUCH_ACCOUNT], name=address)
         return found
+
+    # -- what an account must not lose, or wants back --
+
+    async def recoverable(self, text: str, since_ms: int = 0) -> list[ExpungedMessage]:
+        """What was expunged at `since_ms` or later and is still kept."""
+        return await expunged_messages(self._store, await self._account(text), since_ms)
+
+    async def recover(self, text: str, mailbox: str, since_ms: int = 0) -> int:
+        """Put all that into a mailbox, which is made where it is missing; how many messages."""
+        account = await self._account(text)
+        try:
+            return await recover_messages(self._store, account, mailbox, since_ms)
+        except StoreRefused as error:
+            raise _refused(error, mailbox if error.refusal is Refusal.BAD_NAME else account.address) from None
+
+    async def holds(self) -> list[Hold]:
+        """Of removed accounts, too."""
+        return await self._store.holds()
+
+    async def hold(self, text: str, reason: str = "") -> None:
+        address = mail_address(text)
+        await self._commit(AddHold(address_key(address), reason), address)
+
+    async def release(self, text: str, reason: str | None = None) -> int:
+        """reason None: every hold. How many there were."""
+        address = mail_address(text)
+        return expect(await self._commit(RemoveHold(address_key(address), reason), address), Counted).count
 
     # -- aliases --
 
@@ -204,7 +251,15 @@ class Admin:
 
     # -- queue --
 
+    async def _gather(self) -> None:
+        """What deliveries have caused is in the queue before anybody looks at it or changes it."""
+        try:
+            await self._store.commit(DrainOutbox(GATHERED))
+        except StoreRefused as error:       # the disk is full: what is there can still be shown and deleted
+            log.warning("some mail waits outside the queue: %s", error)
+
     async def queue(self, domain: str = "") -> list[QueueItem]:
+        await self._gather()
         return await self._store.queue_items(domain_name(domain) if domain else "")
 
     async def queue_item(self, queue_id: int) -> QueueItem:
@@ -214,8 +269,21 @@ class Admin:
 
     async def change_queue(self, action: QueueAction, queue_ids: tuple[int, ...], now_ms: int) -> int:
         """queue_ids empty: every message. Returns how many messages were changed."""
+        await self._gather()
         operation = ChangeQueue(action, tuple(QueueId(one) for one in queue_ids), now_ms)
         return expect(await self._commit(operation, str(action)), Counted).count
+
+
+def _to_be_made(account_id: AccountId) -> list[Mailbox]:
+    """In the order of Store.mailboxes."""
+    in_order = sorted(DEFAULT_MAILBOXES, key=lambda one: (one[0] != INBOX, one[0]))
+    return [Mailbox(account_id, MailboxId(0), name, 0, 1, ModSeq(0), 0, 0, 0, 0, use) for name, use in in_order]
+
+
+def _refused(error: StoreRefused, name: str) -> AdminError:
+    problem = REFUSALS.get(error.refusal, N_("{name}: refused: {detail}"))
+    domain = domain_of(name) if "@" in name else name
+    return AdminError(problem, name=name, domain=domain, detail=str(error))
 
 
 def _alias_address(text: str) -> str:

@@ -68,7 +68,12 @@ class Directory:
     """hostname: this server's name; own_addresses: its IP addresses, for `postmaster@[192.0.2.1]`."""
 
     def __init__(self, records: Records, hostname: str, own_addresses: frozenset[str] = frozenset()) -> None:
-        self._records, self._hostname, self._own_addresses = records, hostname.lower(), own_addresses
+        self._records = records
+        self.rename(hostname, own_addresses)
+
+    def rename(self, hostname: str, own_addresses: frozenset[str]) -> None:
+        """The server is called otherwise from now on."""
+        self._hostname, self._own_addresses = hostname.lower(), own_addresses
 
     async def resolve(self, forward_path: str) -> Resolution:
         """forward_path: of RCPT, an alias target, or a reverse_path a DSN goes to; without angle brackets."""

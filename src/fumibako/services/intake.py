@@ -3,9 +3,11 @@
 Specification: RFC 5321 §4.1.1.4 (250 means responsibility), §4.4 (trace fields), §6.1; RFC 2033 §4.2 (LMTP: one reply each);
     RFC 3461 §5.2.7 (DSN parameters and aliases).
 Contract: begin, add_recipient..., write..., finish. Only finish() may make anything visible, and it returns once that is
-    durable: the commit is one operation, straight into the mailboxes where all recipients lie in one shard, else into the
-    queue. abandon() may be called at any time and forgets what was not committed.
-Failure: policy and a full disk are Verdicts. StoreUnavailable from finish(): nobody knows whether it is durable.
+    durable: the commit is one operation, straight into the mailboxes where our own recipients lie in one shard (what goes
+    elsewhere is part of it, by the shard's outbox), else into the queue.
+    abandon() may be called at any time and forgets what was not committed.
+Failure: policy and a full disk are Verdicts. StoreUnavailable from finish(): nobody knows whether it is durable; where
+    recipients are done one by one, it is the Verdict of those it met.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from fumibako.model.address import address_key
 from fumibako.model.envelope import Envelope, Notify, Peer, Recipient
 from fumibako.model.ids import TraceId
-from fumibako.model.ops import Body, Deliver, Enqueue, LocalRecipient, Refusal, Threading
+from fumibako.model.ops import Body, Deliver, Enqueue, LocalRecipient, Outgoing, Refusal, Threading
 from fumibako.model.verdict import Verdict
 from fumibako.net.clock import Clock
 from fumibako.proto.message.cache import pack_index
@@ -30,7 +32,7 @@ from fumibako.services.policy import Policy
 from fumibako.services.received import format_received, format_return_path
 from fumibako.services.threads import threading_of
 from fumibako.services.trace import Trace
-from fumibako.store.base import Store, StoreRefused
+from fumibako.store.base import Store, StoreRefused, StoreUnavailable
 
 HEADER_MAX = 256 * 1024     # octets of a header section that we hold back to look at
 
@@ -252,13 +254,14 @@ class Transaction:
             return self._all(self._told(_refused(error), "message"))
 
     async def _place(self, content: Content) -> list[Verdict]:
-        locals_ = self._local_targets()
-        if locals_ is None or len({local.account.shard for local in locals_.values()}) > 1:
+        locals_ = self._locals()
+        if len({local.account.shard for local in locals_.values()}) != 1 or self._success_is_told():
             return self._all(await self._enqueue(content, self.accepted))
+        remotes = tuple(self._recipients(self.accepted, Remote).values())
         try:
-            return self._all(await self._deliver(content, locals_))
+            return self._all(await self._deliver(content, locals_, remotes))
         except StoreRefused as error:
-            if error.refusal is Refusal.DISK_FULL or len(locals_) == 1:
+            if error.refusal is Refusal.DISK_FULL or len(locals_) + len(remotes) == 1:
                 raise
         # One recipient stood in the way of all: the others get theirs through the queue, or, by LMTP, one by one.
         return await (self._deliver_each(content) if self._one_reply_each else self._enqueue_all(content))
@@ -280,50 +283,59 @@ class Transaction:
             return [verdict for verdict in verdicts if verdict is not None]
         try:
             queued = await self._enqueue(content, waiting)
-        except StoreRefused as error:       # those delivered stay delivered: only the others may be sent again
+        except (StoreRefused, StoreUnavailable) as error:   # those delivered stay delivered: only the others are sent again
             queued = self._told(_refused(error), "message")
         return [verdict or queued for verdict in verdicts]
 
     async def _deliver_one(self, content: Content, local: Local) -> Verdict:
         try:
             return await self._deliver(content, {local.address: local})
-        except StoreRefused as error:
+        except (StoreRefused, StoreUnavailable) as error:
             return self._told(_refused(error), local.address)
 
-    async def _deliver(self, content: Content, locals_: dict[str, Local]) -> Verdict:
+    async def _deliver(self, content: Content, locals_: dict[str, Local], remotes: tuple[Recipient, ...] = ()) -> Verdict:
         now_ms = self.house.clock.now_ms()
-        prefix = format_return_path(self.envelope.reverse_path) + self._received(now_ms)
+        received = self._received(now_ms)
+        prefix = format_return_path(self.envelope.reverse_path) + received
         recipients = tuple(
             LocalRecipient(local.account.id, address, prefix, quota_limit_octets=local.account.quota_limit_octets)
             for address, local in locals_.items()
         )
-        await self.house.store.commit(Deliver(self.trace_id, content.body, content.cache, recipients, now_ms, content.threading))
+        outgoing = (Outgoing(self.trace_id, replace_recipients(self.envelope, remotes), received),) if remotes else ()
+        await self.house.store.commit(
+            Deliver(self.trace_id, content.body, content.cache, recipients, now_ms, content.threading, outgoing)
+        )
         self._trace_accepted(content, "delivered", tuple(locals_))
+        if remotes:
+            self.house.doorbell.set()
+            self._trace_accepted(content, "queued", tuple(one.forward_path for one in remotes))
         return Verdict()
 
     async def _enqueue(self, content: Content, accepted: list[Accepted]) -> Verdict:
         now_ms = self.house.clock.now_ms()
-        recipients: dict[str, Recipient] = {}
-        for one in accepted:
-            for target in one.targets:
-                recipients.setdefault(target.address, _recipient_for(one.recipient, target.address))
+        recipients = self._recipients(accepted)
         envelope = replace_recipients(self.envelope, tuple(recipients.values()))
         await self.house.store.commit(Enqueue(self.trace_id, envelope, self._received(now_ms), content.body, now_ms))
         self.house.doorbell.set()
         self._trace_accepted(content, "queued", tuple(recipients))
         return Verdict()
 
-    def _local_targets(self) -> dict[str, Local] | None:
-        """Every target by its address, or None: somebody is elsewhere, or a DSN is due on success (the queue's work)."""
-        found: dict[str, Local] = {}
-        for accepted in self.accepted:
-            if accepted.recipient.notify & Notify.SUCCESS:
-                return None
-            for target in accepted.targets:
-                if isinstance(target, Remote):
-                    return None
-                found[target.address] = target
+    def _locals(self) -> dict[str, Local]:
+        """Our own accounts among the targets, by address."""
+        return {target.address: target for accepted in self.accepted for target in accepted.targets if isinstance(target, Local)}
+
+    def _recipients(self, accepted: list[Accepted], kind: type[Local] | type[Remote] | None = None) -> dict[str, Recipient]:
+        """What an envelope says about the targets, each once; kind: of those only."""
+        found: dict[str, Recipient] = {}
+        for one in accepted:
+            for target in one.targets:
+                if kind is None or isinstance(target, kind):
+                    found.setdefault(target.address, _recipient_for(one.recipient, target.address))
         return found
+
+    def _success_is_told(self) -> bool:
+        """A DSN is due on success: the queue's work."""
+        return any(accepted.recipient.notify & Notify.SUCCESS for accepted in self.accepted)
 
     def _received(self, now_ms: int) -> bytes:
         # RFC 5321 §7.2: FOR names a recipient only where there is no other.
@@ -365,5 +377,5 @@ def _recipient_for(asked: Recipient, address: str) -> Recipient:
     return Recipient(address, asked.notify, original)
 
 
-def _refused(error: StoreRefused) -> Verdict:
-    return refuse(REFUSALS.get(error.refusal, "system-error"), address="")
+def _refused(error: StoreRefused | StoreUnavailable) -> Verdict:
+    return refuse(REFUSALS.get(error.refusal, "system-error") if isinstance(error, StoreRefused) else "system-error", address="")

@@ -1,6 +1,7 @@
 """A POP3 maildrop: INBOX as it was at login, held by one session, changed only at its end.
 
-Specification: RFC 1939 §3 (exclusive access), §5 (message numbers), §6 (UPDATE), §7 (unique-id).
+Specification: RFC 1939 §3 (exclusive access), §5 (message numbers), §6 (UPDATE), §7 (unique-id); RFC 6856 §2.1 and
+    RFC 6858 §2, §4 (a client without UTF-8 gets a surrogate).
 Contract: messages keep their numbers while the maildrop is open. `update` expunges what it is given; `close` gives the
     lock back and changes nothing. `revoked` turns true, and `wake` is called, when the login no longer holds.
 Failure: StoreRefused(IN_USE) when another session holds the maildrop; StoreUnavailable.
@@ -15,14 +16,18 @@ from fumibako.model.account import Account
 from fumibako.model.ids import Uid
 from fumibako.model.mailbox import INBOX, Entry, Mailbox
 from fumibako.model.ops import Expunge, Expunged, LockMaildrop, Refusal, UnlockMaildrop
+from fumibako.proto.message.surrogate import format_surrogate, header_end
 from fumibako.services.message_access import MessageAccess
 from fumibako.services.views import Stay
 from fumibako.store.base import BATCH_UIDS, Store, StoreRefused, expect
 
+HEADER_OCTETS = 1 << 20         # a longer header is taken to end here
+
 
 @dataclass(frozen=True, slots=True)
 class DropMessage:
-    """One message of the maildrop. size_octets counts what RETR sends, before byte-stuffing."""
+    """One message of the maildrop. size_octets counts what RETR sends, before byte-stuffing; of a surrogate it tells the
+    size of the original, as RFC 6858 §4 allows: to know better, every message would have to be read for a LIST."""
 
     entry: Entry
     unique_id: str
@@ -47,9 +52,10 @@ class Maildrop:
     def revoked(self) -> bool:
         return self._stay.revoked
 
-    def octets(self, message: DropMessage) -> AsyncIterator[bytes]:
-        """The whole message in pieces. OSError: damaged or gone."""
-        return self._access.octets(message.entry, 0, message.size_octets)
+    def octets(self, message: DropMessage, *, utf8: bool) -> AsyncIterator[bytes]:
+        """The whole message in pieces; its header in ASCII unless the client has said UTF8. OSError: damaged or gone."""
+        pieces = self._access.octets(message.entry, 0, message.size_octets)
+        return pieces if utf8 else _surrogate(pieces)
 
     async def update(self, messages: Sequence[DropMessage]) -> None:
         """RFC 1939 §6: removes them for good."""
@@ -64,6 +70,20 @@ class Maildrop:
             await self._store.commit(UnlockMaildrop(self._account.id))
         finally:
             await self._stay.end()
+
+
+async def _surrogate(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces of a message, its header made ASCII. Octets of the body stay: a client without UTF-8 knows 8bit."""
+    head, end = b"", -1
+    async for piece in pieces:
+        head += piece
+        if (end := header_end(head)) >= 0 or len(head) > HEADER_OCTETS:
+            break
+    if end < 0:
+        end = len(head)
+    yield head if head[:end].isascii() else format_surrogate(head[:end]) + head[end:]
+    async for piece in pieces:
+        yield piece
 
 
 async def open_maildrop(store: Store, account: Account, stay: Stay) -> Maildrop:

@@ -2,30 +2,33 @@
 
 Specification: RFC 9051 §6.4.4 (BODY, TEXT, HEADER); RFC 2047 (encoded words); RFC 2045 §6 (transfer encodings).
 Contract: text parts, names of attachments, headers of parts and of messages inside are the text of a body, nothing else. A
-    part is looked at in lumps that end with a line, so memory stays bounded and the event loop runs in between.
+    part is looked at in lumps that end with a line where there are any, so memory stays bounded; texts compare piece by
+    piece and every piece is told to the search's Pace, so the event loop runs in between.
 Failure: what can't be read holds no text.
 """
 
 from __future__ import annotations
 
-import asyncio
 import html
 import re
 import unicodedata
-from collections.abc import AsyncIterator
+from codecs import IncrementalDecoder
+from collections.abc import AsyncIterator, Iterator
 
 from fumibako.model.mailbox import Entry
 from fumibako.proto.message.cache import CachedMessage
-from fumibako.proto.message.charset import decode_text
+from fumibako.proto.message.charset import cut_text, decode_text, wide_decoder
 from fumibako.proto.message.header import field_values, fields
 from fumibako.proto.message.index import Part
 from fumibako.proto.message.transfer import decoder
 from fumibako.proto.message.words import decode_words
 from fumibako.services.message_access import PIECE_OCTETS, MessageAccess
+from fumibako.services.pace import Pace
 
 LUMP_OCTETS = 64 * 1024         # decoded at once; no charset of mail but UTF-16 and UTF-32 has LF inside a character
-UNCUT_OCTETS = 4 * 1024 * 1024  # of a part that can't be cut at its lines
-OVERLAP = 256                   # characters of a lump that are looked at again with the next
+PIECE_CHARACTERS = 4096         # normalised at once: NFKC takes the square of a run of combining characters
+OVERLAP = 256                   # characters that are looked at again with the next piece; more for a long needle
+OVERLAP_MAX = 4096
 HEADER_OCTETS = 256 * 1024
 _TAG = re.compile(r"<[^<>]*>")
 _BREAK = re.compile(r"\r?\n")
@@ -41,8 +44,8 @@ def fold_text(text: str) -> str:
 class MessageText:
     """One message of a search. index: None where its octets can't be read."""
 
-    def __init__(self, messages: MessageAccess, entry: Entry, index: CachedMessage | None) -> None:
-        self._messages, self._entry, self._index = messages, entry, index
+    def __init__(self, messages: MessageAccess, entry: Entry, index: CachedMessage | None, pace: Pace) -> None:
+        self._messages, self._entry, self._index, self._pace = messages, entry, index, pace
         self._piece = (0, b"")          # what was read last, and where it begins
 
     async def field_has(self, name: str, needle: str) -> bool:
@@ -50,9 +53,12 @@ class MessageText:
         if self._index is None:
             return False
         if needle and name in self._index.field_names:
-            return needle in fold_text(self._index.text(name))
+            return await self._holds(self._index.text(name), needle)
         header = await self._messages.whole(self._entry, 0, self._header_end(0, self._index.body_offset))
-        return any(needle in fold_text(decode_words(value)) for value in field_values(header, name.encode("utf-8")))
+        for value in field_values(header, name.encode("utf-8")):
+            if await self._holds(decode_words(value), needle):
+                return True
+        return False
 
     async def contains(self, needle: str, *, body_only: bool) -> bool:
         """needle: folded by `fold_text`. A word that is broken over two lines, as Japanese mail does, is found as well."""
@@ -60,21 +66,31 @@ class MessageText:
             return False
         try:
             async for text in self._texts(self._index, body_only=body_only):
-                folded = fold_text(text)
-                if needle in folded or ("\n" in folded and needle in _BREAK.sub("", folded)):
+                if await self._holds(text, needle):
                     return True
-                await asyncio.sleep(0)
         except OSError:
             return False
         return False
 
+    async def _holds(self, text: str, needle: str) -> bool:
+        overlap = min(max(OVERLAP, 2 * len(needle)), OVERLAP_MAX)
+        size = max(PIECE_CHARACTERS, 2 * overlap)
+        for start in range(0, max(1, len(text) - overlap), size - overlap):
+            folded = fold_text(text[start : start + size])
+            if needle in folded or ("\n" in folded and needle in _BREAK.sub("", folded)):
+                return True
+            await self._pace.spend(len(folded))
+        return False
+
     async def _texts(self, index: CachedMessage, *, body_only: bool) -> AsyncIterator[str]:
         if not body_only:
-            yield _header_text(await self._header(0, index.body_offset))
+            for text in _header_texts(await self._header(0, index.body_offset)):
+                yield text
         root = index.root
         for part in root.walk():
             if part is not root:    # the MIME header of a part, or the header of a message inside
-                yield _header_text(await self._header(part.header_offset, part.body_offset))
+                for text in _header_texts(await self._header(part.header_offset, part.body_offset)):
+                    yield text
                 yield part.file_name or ""
             if part.media_type.startswith("text/"):
                 async for text in self._body(part):
@@ -100,9 +116,11 @@ class MessageText:
 
     async def _body(self, part: Part) -> AsyncIterator[str]:
         """The decoded text of a part, lump by lump, each with the end of the one before."""
-        before = ""
-        async for lump in _lumps(self._content(part), part.charset or ""):
-            text = decode_text(lump, part.charset)
+        before, content, charset = "", self._content(part), part.charset
+        if wide := wide_decoder(charset or ""):
+            content, charset = _as_utf8(content, wide), "utf-8"
+        async for lump in _lumps(content):
+            text = decode_text(lump, charset)
             if part.media_type == "text/html":
                 text = html.unescape(_TAG.sub("", text))
             yield before + text
@@ -117,20 +135,31 @@ class MessageText:
         yield decoding.close()
 
 
-async def _lumps(pieces: AsyncIterator[bytes], charset: str) -> AsyncIterator[bytes]:
-    """The octets in lumps that end with LF."""
-    is_wide = charset.lower().startswith(("utf-16", "utf-32"))
+async def _as_utf8(pieces: AsyncIterator[bytes], decoder: IncrementalDecoder) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        yield decoder.decode(piece).encode("utf-8", "replace")
+
+
+async def _lumps(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The octets in lumps that end with LF, or where `cut_text` says so."""
     waiting = b""
     async for piece in pieces:
         waiting += piece
-        cut = 0 if is_wide or len(waiting) < LUMP_OCTETS else waiting.rfind(b"\n") + 1
-        if len(waiting) >= UNCUT_OCTETS:
-            cut = len(waiting)
-        if cut:
+        if len(waiting) >= LUMP_OCTETS:
+            cut = waiting.rfind(b"\n") + 1 or cut_text(waiting)
             yield waiting[:cut]
             waiting = waiting[cut:]
     yield waiting
 
 
-def _header_text(block: bytes) -> str:
-    return "\n".join(f"{field.name.decode('latin-1')}: {decode_words(field.value_raw)}" for field in fields(block))
+def _header_texts(block: bytes) -> Iterator[str]:
+    """A header as text, some fields at a time."""
+    lines: list[str] = []
+    size = 0
+    for field in fields(block):
+        lines.append(f"{field.name.decode('latin-1')}: {decode_words(field.value_raw)}")
+        size += len(lines[-1])
+        if size >= PIECE_CHARACTERS:
+            yield "\n".join(lines)
+            lines, size = [], 0
+    yield "\n".join(lines)

@@ -6,7 +6,8 @@ Contract: outcomes and the notices they cause are one commit. Many messages at o
     that can't be reached rests a minute, and nothing else waits for it. What was in hand at a crash is due again when
     the next runner begins; at an orderly stop it is given back.
 Failure: a bug in a target defers the recipients at hand and is logged, a bug elsewhere leaves them in hand until their lease
-    runs out; nothing else waits. While the store is away the runner waits.
+    runs out; nothing else waits. While the store is away the runner waits, and outcomes are kept until it is back or the
+    lease ends: a Settle is keyed, so it may be sent again (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from fumibako.model.change import Notice, Rang
 from fumibako.model.envelope import Notify
-from fumibako.model.ops import DrainOutbox, Lease, Leased, RecipientOutcome, ReclaimLeases, Settle, WatchQueue
+from fumibako.model.ops import DrainOutbox, Lease, Leased, RecipientOutcome, ReclaimLeases, Refusal, Settle, WatchQueue
 from fumibako.model.queue import (
     DELAY_WARNING_MS,
     MINUTE_MS,
@@ -44,10 +46,13 @@ PER_DESTINATION = 5
 RECIPIENTS_PER_ATTEMPT = 100
 REST_MS = MINUTE_MS             # of a destination that could not be reached
 POLL_S = 1.0                    # the doorbell is hung anew: a storage process that restarted knows nothing of it
+AGAIN_S, AGAIN_MAX_S = 0.1, 5.0 # between two tries to record an outcome; doubled each time
 LOCAL = ""                      # the destination of our own accounts
 
 CROWDED = Outcome(OutcomeKind.DEFERRED, "4.4.5", "too much mail waits for this destination")
 STOPPED = Outcome(OutcomeKind.DEFERRED, "4.3.2", "the server stopped during the attempt")
+
+T = TypeVar("T")
 
 log = logging.getLogger("fumibako.queue")
 
@@ -67,12 +72,16 @@ class Relaying(Target, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Recipients of one message that go to one destination together. start_by_ms: later, the lease might run out under it."""
+    """Recipients of one message that go to one destination together."""
 
     item: QueueItem
     destination: str
     recipients: tuple[QueuedRecipient, ...]
-    start_by_ms: int
+
+    @property
+    def until_ms(self) -> int:
+        """The end of the lease: then another attempt begins."""
+        return min(recipient.due_ms for recipient in self.recipients)
 
 
 class QueueRunner:
@@ -81,6 +90,7 @@ class QueueRunner:
     def __init__(self, house: House, notifier: Notifier, *, local: Target, relay: Relaying) -> None:
         self._store, self._clock, self._trace, self._doorbell = house.store, house.clock, house.trace, house.doorbell
         self._notifier, self._local, self._relay = notifier, local, relay
+        self._relays_before: list[Relaying] = []
         self._messages = 0
         self._took_over = False         # the leases of the runner before this one
         self._attempts = asyncio.Semaphore(ATTEMPTS_MAX)
@@ -104,6 +114,11 @@ class QueueRunner:
         finally:
             deafen()
 
+    def change(self, notifier: Notifier, relay: Relaying) -> None:
+        """Attempts from now on go this way; those under way end as they began."""
+        self._relays_before.append(self._relay)
+        self._notifier, self._relay = notifier, relay
+
     async def step(self) -> int:
         """One round: everything due now is attempted once. How many messages that were."""
         leased = await self._lease()
@@ -111,8 +126,14 @@ class QueueRunner:
             for item in leased.items:
                 self._messages += 1
                 group.create_task(self._work(item))
-        await self._relay.close_idle()
+        await self._close_idle()
         return len(leased.items)
+
+    async def _close_idle(self) -> None:
+        """Nothing is in hand: no connection is needed, and no relay but the present one."""
+        for relay in (self._relay, *self._relays_before):
+            await relay.close_idle()
+        self._relays_before.clear()
 
     # -- what is due --
 
@@ -133,7 +154,10 @@ class QueueRunner:
 
     async def _lease(self) -> Leased:
         now_ms = self._clock.now_ms()
-        await self._store.commit(DrainOutbox())
+        try:
+            await self._store.commit(DrainOutbox())
+        except StoreRefused as error:       # what is in the queue already must get out, the more so
+            log.warning("an outbox waits for room on the disk: %s", error)
         self._resting = {domain: rest for domain, rest in self._resting.items() if rest[0] > now_ms}
         room = min(LEASED_AT_ONCE, MESSAGES_MAX - self._messages)
         if room <= 0:
@@ -151,7 +175,7 @@ class QueueRunner:
         if next_due_ms and self._messages < MESSAGES_MAX:
             wait_s = min(POLL_S, max(0.0, (next_due_ms - self._clock.now_ms()) / 1000))
         if not self._messages:
-            await self._relay.close_idle()
+            await self._close_idle()
         try:
             async with asyncio.timeout(wait_s):
                 await self._doorbell.wait()
@@ -176,7 +200,6 @@ class QueueRunner:
             self._doorbell.set()
 
     async def _attempts_for(self, item: QueueItem) -> list[Attempt]:
-        start_by_ms = self._clock.now_ms() + LEASE_MS - int(ATTEMPT_S * 1000)
         by_destination: defaultdict[str, list[QueuedRecipient]] = defaultdict(list)
         hosted: dict[str, bool] = {}
         for recipient in item.recipients:
@@ -185,20 +208,29 @@ class QueueRunner:
                 hosted[domain] = not domain or await self._store.domain(domain) is not None
             by_destination[LOCAL if hosted[domain] else domain].append(recipient)
         return [
-            Attempt(item, destination, tuple(recipients[start : start + RECIPIENTS_PER_ATTEMPT]), start_by_ms)
+            Attempt(item, destination, tuple(recipients[start : start + RECIPIENTS_PER_ATTEMPT]))
             for destination, recipients in by_destination.items()
             for start in range(0, len(recipients), RECIPIENTS_PER_ATTEMPT)
         ]
 
     async def _try(self, attempt: Attempt) -> None:
+        outcomes: dict[int, Outcome] = {}
+        settle: Settle | None = None
+        try:
+            outcomes = await self._in_lane(attempt)
+            settle = await self._persist(attempt, partial(self._settlement, attempt, outcomes))
+            await self._persist(attempt, partial(self._store.commit, settle))
+        except asyncio.CancelledError:
+            await self._give_back(attempt, outcomes, settle)
+            raise
+        self._settled(attempt, settle)
+
+    async def _in_lane(self, attempt: Attempt) -> dict[int, Outcome]:
         destination = attempt.destination
         self._waiting[destination] += 1
         try:
             async with self._lanes[destination]:
-                await self._settle(attempt, await self._outcomes(attempt))
-        except asyncio.CancelledError:
-            await self._give_back(attempt)
-            raise
+                return await self._outcomes(attempt)
         finally:
             self._waiting[destination] -= 1
             if not self._waiting[destination]:
@@ -212,7 +244,7 @@ class QueueRunner:
             if destination == LOCAL:        # never waits for a slow server elsewhere
                 return await self._local.deliver(attempt.item, attempt.recipients)
             async with self._attempts, asyncio.timeout(ATTEMPT_S):
-                if self._clock.now_ms() > attempt.start_by_ms:
+                if self._clock.now_ms() > attempt.until_ms - ATTEMPT_S * 1000:
                     return self._same(attempt, CROWDED)
                 outcomes = await self._relay.deliver(attempt.item, attempt.recipients)
         except StoreUnavailable:
@@ -224,15 +256,6 @@ class QueueRunner:
             return self._same(attempt, Outcome(OutcomeKind.DEFERRED, "4.3.0", "temporary failure of this server"))
         self._note_reachability(destination, outcomes)
         return outcomes
-
-    async def _give_back(self, attempt: Attempt) -> None:
-        """The runner stops: what was in hand is due at once for the next, instead of when the lease runs out."""
-        now_ms = self._clock.now_ms()
-        outcomes = tuple(RecipientOutcome(one.id, one.last or STOPPED, now_ms) for one in attempt.recipients)
-        try:
-            await self._store.commit(Settle(attempt.item.id, outcomes))
-        except (StoreUnavailable, StoreRefused) as error:
-            log.warning("message %d waits until its lease runs out: %s", attempt.item.id, error)
 
     @staticmethod
     def _same(attempt: Attempt, outcome: Outcome) -> dict[int, Outcome]:
@@ -246,7 +269,8 @@ class QueueRunner:
 
     # -- what came of it --
 
-    async def _settle(self, attempt: Attempt, outcomes: dict[int, Outcome]) -> None:
+    async def _settlement(self, attempt: Attempt, outcomes: dict[int, Outcome]) -> Settle:
+        """What is to be recorded, the notices with it."""
         now_ms = self._clock.now_ms()
         settled: list[RecipientOutcome] = []
         reports: list[Report] = []
@@ -259,16 +283,45 @@ class QueueRunner:
             if outcome.kind is OutcomeKind.DEFERRED:
                 due_ms = next_attempt_ms(recipient.attempts + 1, now_ms, self._clock.random_float())
                 due_ms = min(due_ms, max(attempt.item.expires_ms, now_ms))
-            settled.append(RecipientOutcome(recipient.id, outcome, due_ms, action == "delayed"))
+            settled.append(RecipientOutcome(recipient.id, recipient.attempts, outcome, due_ms, action == "delayed"))
         notices = await self._notifier.notices(attempt.item, reports)
-        await self._store.commit(Settle(attempt.item.id, tuple(settled), notices))
-        if notices:
-            self._doorbell.set()
-        self._tell(attempt, settled)
+        return Settle(attempt.item.id, tuple(settled), notices)
 
-    def _tell(self, attempt: Attempt, settled: Iterable[RecipientOutcome]) -> None:
+    async def _persist(self, attempt: Attempt, step: Callable[[], Awaitable[T]]) -> T:
+        """Does the step, again and again while the store is away or its disk is full, until the lease ends."""
+        wait_s = AGAIN_S
+        while True:
+            try:
+                return await step()
+            except (StoreUnavailable, StoreRefused) as error:
+                full = isinstance(error, StoreRefused) and error.refusal is Refusal.DISK_FULL
+                is_last = self._clock.now_ms() + wait_s * 1000 >= attempt.until_ms
+                if is_last or not (full or isinstance(error, StoreUnavailable)):
+                    raise
+                if wait_s == AGAIN_S:
+                    log.warning("message %d: its outcome waits for the store: %s", attempt.item.id, error)
+            await self._clock.sleep(wait_s)
+            wait_s = min(wait_s * 2, AGAIN_MAX_S)
+
+    async def _give_back(self, attempt: Attempt, outcomes: dict[int, Outcome], settle: Settle | None) -> None:
+        """The runner stops: what is known is recorded, and what was in hand is due at once for the next."""
+        now_ms = self._clock.now_ms()
+        unknown = tuple(RecipientOutcome(one.id, one.attempts, one.last or STOPPED, now_ms) for one in attempt.recipients)
+        try:
+            if settle is None:
+                settle = await self._settlement(attempt, outcomes) if outcomes else Settle(attempt.item.id, unknown)
+            await self._store.commit(settle)
+        except (StoreUnavailable, StoreRefused) as error:
+            log.warning("message %d waits until its lease runs out: %s", attempt.item.id, error)
+            return
+        if outcomes:
+            self._settled(attempt, settle)
+
+    def _settled(self, attempt: Attempt, settle: Settle) -> None:
+        if settle.notifications:
+            self._doorbell.set()
         paths = {recipient.id: recipient.forward_path for recipient in attempt.recipients}
-        for one in settled:
+        for one in settle.outcomes:
             outcome = one.outcome
             self._trace.event(
                 attempt.item.trace_id, str(outcome.kind), recipient=paths[one.recipient_id], status=outcome.status,

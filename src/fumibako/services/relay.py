@@ -3,7 +3,8 @@
 Specification: RFC 5321 §5.1 (which host), §4.5.3.2 (timeouts), §4.2.1 (what 4yz and 5yz mean), §3.2 (HELO fallback);
     RFC 3207 §4.1 (STARTTLS, taken where it is offered); RFC 7505 §4.1; RFC 3461 §5.2; RFC 6152; RFC 6531 §3.5.
 Contract: every recipient gets exactly one Outcome. A host that can't be reached, or does not want to talk, is passed over
-    for the next; once message octets have left, no other host is tried, lest the mail arrives twice.
+    for the next; once message octets have left, no other host is tried, lest the mail arrives twice. What a host has said
+    about a recipient stands, also when the connection breaks behind it.
 Failure: everything of the network is an Outcome; only StoreUnavailable passes through.
 """
 
@@ -47,6 +48,7 @@ IDLE_S = 15.0           # an open connection waits this long for the next mail t
 IDLE_MAX = 20
 BLOCK_OCTETS = 64 * 1024
 
+Recipients = tuple[QueuedRecipient, ...]
 Outcomes = dict[int, Outcome]
 
 
@@ -73,16 +75,22 @@ class _TlsRefused(Exception):
     """The host offers STARTTLS and then can't."""
 
 
-class _Uncertain(Exception):
-    """The connection broke after message octets had left: nobody knows whether it was taken."""
+class _Broken(Exception):
+    """The connection broke in a transaction. decided: what the host had said by then; uncertain: message octets had left,
+    and nobody knows whether they were taken."""
+
+    def __init__(self, text: str, decided: Outcomes, *, uncertain: bool) -> None:
+        super().__init__(text)
+        self.decided, self.uncertain = decided, uncertain
 
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """What came of one host. another_host: nobody was taken or refused, and no message octet has left."""
+    """What came of one host: an outcome for each recipient. unasked: those that may go to another host; it said nothing
+    about them, and no message octet has left."""
 
     outcomes: Outcomes
-    another_host: bool = False
+    unasked: Recipients = ()
 
 
 class _Connection:
@@ -91,6 +99,7 @@ class _Connection:
     def __init__(self, stream: Stream, hostname: str, remote: str) -> None:
         self.stream, self.core, self.remote = stream, ClientConnection(hostname), remote
         self.idle_until_s = 0.0
+        self.begun = False              # message octets of the transaction have left
 
     @property
     def usable(self) -> bool:
@@ -126,7 +135,7 @@ class Relay:
         self._trace = trace or NoTrace()
         self._idle: dict[str, _Connection] = {}
 
-    async def deliver(self, item: QueueItem, recipients: tuple[QueuedRecipient, ...]) -> Outcomes:
+    async def deliver(self, item: QueueItem, recipients: Recipients) -> Outcomes:
         """One attempt for recipients of one domain."""
         route = await self._route(recipients[0].domain)
         if not isinstance(route, Found):
@@ -134,13 +143,14 @@ class Relay:
             return {recipient.id: outcome for recipient in recipients}
         hosts = tuple(f"{host.preference} {host.name} [{', '.join(host.addresses)}]" for host in route.hosts)
         self._trace.event(item.trace_id, "route", domain=recipients[0].domain, hosts=hosts, implicit=route.implicit)
-        attempt = _Attempt({})
+        outcomes: Outcomes = {}
         for host in route.hosts:
             for address in host.addresses:
                 attempt = await self._try_host(host, address, item, recipients)
-                if not attempt.another_host:
-                    return attempt.outcomes
-        return attempt.outcomes
+                outcomes |= attempt.outcomes
+                if not (recipients := attempt.unasked):
+                    return outcomes
+        return outcomes
 
     async def close_idle(self) -> None:
         """Says QUIT on the connections that wait."""
@@ -166,37 +176,40 @@ class Relay:
 
     # -- one host --
 
-    async def _try_host(self, host: Host, address: str, item: QueueItem, recipients: tuple[QueuedRecipient, ...]) -> _Attempt:
-        def deferred(status: str, text: str, reply: str = "", *, another_host: bool = True) -> _Attempt:
+    async def _try_host(self, host: Host, address: str, item: QueueItem, recipients: Recipients) -> _Attempt:
+        """Over the connection that waits, if one does; it may have been given up at the other end, then over a fresh one."""
+        outcomes: Outcomes = {}
+        if (waiting := self._take_idle(address)) is not None:
+            attempt = await self._try_connection(host, address, item, recipients, waiting)
+            outcomes = attempt.outcomes
+            recipients = attempt.unasked or tuple(one for one in recipients if outcomes[one.id].reply.startswith("421"))
+            if not recipients:
+                return attempt
+        attempt = await self._try_connection(host, address, item, recipients, None)
+        return _Attempt(outcomes | attempt.outcomes, attempt.unasked)
+
+    async def _try_connection(
+        self, host: Host, address: str, item: QueueItem, recipients: Recipients, connection: _Connection | None
+    ) -> _Attempt:
+        """connection None: a new one."""
+        def deferred(status: str, text: str, reply: str = "") -> _Attempt:
             outcome = Outcome(OutcomeKind.DEFERRED, status, text, reply, f"{host.name} [{address}]")
-            return _Attempt({recipient.id: outcome for recipient in recipients}, another_host)
+            return _Attempt({one.id: outcome for one in recipients}, recipients)
 
         try:
-            return _Attempt(await self._talk(host, address, item, recipients))
-        except _Uncertain as failure:
-            return deferred("4.4.2", str(failure), another_host=False)
+            if connection is None:
+                connection = await self._open(host, address, item)
+            return _Attempt(await self._transact(connection, item, recipients))
+        except _Broken as broken:
+            rest = tuple(one for one in recipients if one.id not in broken.decided)
+            outcomes = deferred("4.4.2", str(broken)).outcomes | broken.decided
+            return _Attempt(outcomes, () if broken.uncertain else rest)
         except _HostFailed as failure:
             return deferred("4.3.2", failure.text, failure.reply)
         except DialFailure as failure:
             return deferred("4.4.1", str(failure))
-        except TimeoutError:
-            return deferred("4.4.2", "the host did not answer in time")
         except (OSError, ProtocolError) as failure:
-            return deferred("4.4.2", str(failure))
-
-    async def _talk(self, host: Host, address: str, item: QueueItem, recipients: tuple[QueuedRecipient, ...]) -> Outcomes:
-        if (waiting := self._take_idle(address)) is not None:
-            try:
-                outcomes = await self._transact(waiting, item, recipients)
-            except (OSError, ProtocolError):
-                outcomes = {}
-            if outcomes and not all(outcome.reply.startswith("421") for outcome in outcomes.values()):
-                return outcomes
-            # It was given up at the other end meanwhile; a fresh one may do.
-        connection = await self._open(host, address)
-        tls = connection.stream.tls
-        self._trace.event(item.trace_id, "connected", remote=connection.remote, tls=f"{tls.version} {tls.cipher}" if tls else "")
-        return await self._transact(connection, item, recipients)
+            return deferred("4.4.2", _why(failure))
 
     def _take_idle(self, address: str) -> _Connection | None:
         connection = self._idle.pop(address, None)
@@ -207,8 +220,14 @@ class Relay:
         connection.stream.abort()
         return None
 
-    async def _open(self, host: Host, address: str) -> _Connection:
-        """A greeted connection, under TLS where the host offers it and can do it."""
+    async def _open(self, host: Host, address: str, item: QueueItem) -> _Connection:
+        """A greeted connection for that message, under TLS where the host offers it and can do it."""
+        connection = await self._secured(host, address)
+        tls = connection.stream.tls
+        self._trace.event(item.trace_id, "connected", remote=connection.remote, tls=f"{tls.version} {tls.cipher}" if tls else "")
+        return connection
+
+    async def _secured(self, host: Host, address: str) -> _Connection:
         if self._tls is not None:
             try:
                 return await self._greet(host, address, self._tls)
@@ -256,7 +275,7 @@ class Relay:
 
     # -- one transaction --
 
-    async def _transact(self, connection: _Connection, item: QueueItem, recipients: tuple[QueuedRecipient, ...]) -> Outcomes:
+    async def _transact(self, connection: _Connection, item: QueueItem, recipients: Recipients) -> Outcomes:
         envelope = await self._envelope(connection, item, recipients)
         if isinstance(envelope, Outcome):
             self._keep_idle(connection)
@@ -267,40 +286,35 @@ class Relay:
             self._keep_idle(connection)
             outcome = Outcome(OutcomeKind.FAILED, "5.1.3", f"the address can't be sent: {error}")
             return {recipient.id: outcome for recipient in recipients}
+        connection.begun = False
         try:
             event = await connection.event(COMMAND_S)
             if isinstance(event, SendMessage):
                 event = await self._send(connection, item)
+        except (OSError, ProtocolError) as error:
+            connection.stream.abort()
+            text = f"the connection broke while the message was sent: {_why(error)}" if connection.begun else _why(error)
+            raise _Broken(text, _outcomes(connection, recipients, connection.core.decided), uncertain=connection.begun) from error
         except BaseException:
             connection.stream.abort()
             raise
         assert isinstance(event, TransactionResult)
-        keeps_dsn = "DSN" in connection.core.capabilities
         self._keep_idle(connection)
-        results = zip(recipients, event.recipients, strict=True)
-        return {recipient.id: _outcome(result, connection.remote, keeps_dsn) for recipient, result in results}
+        return _outcomes(connection, recipients, dict(enumerate(event.recipients)))
 
     async def _send(self, connection: _Connection, item: QueueItem) -> Event:
-        core, begun = connection.core, False
-        try:
-            async for octets in self._octets(item):
-                core.send_message(octets)
-                begun = True
-                await connection.flush()
-            core.end_message()
-            return await connection.event(END_OF_DATA_S)
-        except (OSError, ProtocolError) as error:
-            if begun:
-                raise _Uncertain(f"the connection broke while the message was sent: {error}") from error
-            raise
+        async for octets in self._octets(item):
+            connection.core.send_message(octets)
+            connection.begun = True
+            await connection.flush()
+        connection.core.end_message()
+        return await connection.event(END_OF_DATA_S)
 
     async def _octets(self, item: QueueItem) -> AsyncIterator[bytes]:
         for start in range(0, item.size_octets, BLOCK_OCTETS):
             yield await self._store.read_queued(item.id, start, min(start + BLOCK_OCTETS, item.size_octets))
 
-    async def _envelope(
-        self, connection: _Connection, item: QueueItem, recipients: tuple[QueuedRecipient, ...]
-    ) -> Envelope | Outcome:
+    async def _envelope(self, connection: _Connection, item: QueueItem, recipients: Recipients) -> Envelope | Outcome:
         """The envelope as this host can take it, or why it can't."""
         capabilities = connection.core.capabilities
         envelope = item.envelope
@@ -366,6 +380,16 @@ def _as_address(name: str) -> tuple[str, ...]:
         return (plain_address(name),)
     except ValueError:
         return ()
+
+
+def _why(error: Exception) -> str:
+    return "the host did not answer in time" if isinstance(error, TimeoutError) else str(error)
+
+
+def _outcomes(connection: _Connection, recipients: Recipients, results: dict[int, RecipientResult]) -> Outcomes:
+    """results: by the recipient's place in the envelope."""
+    keeps_dsn = "DSN" in connection.core.capabilities
+    return {recipients[place].id: _outcome(result, connection.remote, keeps_dsn) for place, result in results.items()}
 
 
 def _outcome(result: RecipientResult, remote: str, keeps_dsn: bool) -> Outcome:

@@ -4,14 +4,15 @@ Specification: RFC 9051 §6.4.4 (keys; substrings compare without case), RFC 503
     RFC 8474 §5.3 (EMAILID, THREADID), RFC 7162 §3.1.5 (MODSEQ).
 Contract: flags, uids and modseqs come from the view's arrays, sizes and dates from rows, usual header fields from the
     index, everything else from the message's octets; each only for messages that cheaper keys left. Work is cut into
-    slices and the event loop runs between them. Text compares after NFKC and casefolding, so ｶﾅ finds カナ.
-Failure: a message whose octets can't be read matches no text; store failures pass through.
+    slices, and whatever is done is told to a Pace, so the event loop runs in between however many keys there are. Text
+    compares after NFKC and casefolding, so ｶﾅ finds カナ.
+Failure: a message whose octets can't be read matches no text; TookTooLong after SEARCH_S; store failures pass through.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar, cast
 
@@ -41,12 +42,16 @@ from fumibako.proto.message.header import parse_date
 from fumibako.services.message_access import MessageAccess
 from fumibako.services.message_ids import email_id_of, thread_id_of
 from fumibako.services.message_text import MessageText, fold_text
+from fumibako.services.pace import Pace
 from fumibako.services.selection import Selection
 
 T = TypeVar("T")
 
-SLICE_ARRAYS = 20_000       # messages between two turns of the event loop when only arrays are looked at
-SLICE_ROWS = 500
+SEARCH_S = 60.0             # in all
+SLICE_ARRAYS = 20_000       # messages looked at together when only arrays are needed
+SLICE_ROWS = 500            # of which rows are held
+SLICE_INDEXES = 100         # of which indexes are held, each of up to some 100 KB
+ROW_UNITS, TEXT_UNITS = 10, 50      # of Pace: what one message costs beyond its characters
 DAY_MS = 86_400_000
 
 _CLOCK_TIME = re.compile(rb"\d{1,2}:\d\d(?::\d\d)?")
@@ -84,24 +89,28 @@ class Search:
         self._bits |= {name.lower(): 1 << bit for bit, name in keywords.items()}
         self._messages = messages
         self._rows = _Rows(selection, messages)
+        self._pace = Pace(clock, SEARCH_S)
 
     async def run(self, key: SearchKey) -> list[int]:
-        """Positions of the messages that match, ascending. ValueError: a sequence number the mailbox doesn't have."""
+        """Positions of the messages that match, ascending.
+
+        ValueError: a sequence number the mailbox doesn't have. TookTooLong: nothing is known.
+        """
         found: list[int] = []
         cost = cost_of(key)
         told = self._selection.told
-        size = SLICE_ROWS if cost else SLICE_ARRAYS
+        size = (SLICE_ARRAYS, SLICE_ROWS, SLICE_INDEXES, SLICE_INDEXES)[cost]
         for start in range(0, told, size):
             self._rows.forget()
             found += await self._match(key, list(range(start, min(start + size, told))))
-            await asyncio.sleep(0)
+            await self._pace.turn()
         return found
 
     async def _match(self, key: SearchKey, among: list[int]) -> list[int]:
         """Those `among` the positions that match, in order."""
         match key:
             case And():
-                for part in sorted(key.keys, key=cost_of):
+                for part in self._rows.once(id(key), lambda: sorted(key.keys, key=cost_of)):
                     among = await self._match(part, among) if among else among
                 return among
             case Or():
@@ -113,6 +122,7 @@ class Search:
                 return [at for at in among if at not in out]
             case DateIs() | SizeIs() | Within() | IdIs() | HeaderHas() | TextHas():
                 return await self._by_message(key, among)
+        await self._pace.spend(1 + len(among))
         return self._by_arrays(key, among)
 
     def _by_arrays(self, key: SearchKey, among: list[int]) -> list[int]:
@@ -124,21 +134,30 @@ class Search:
             case IsRecent():
                 return [at for at in among if self._selection.is_recent(view.uids[at]) is key.present]
             case Numbers():
-                named = self._named(key)
-                return [at for at in among if at in named]
+                ends, inside = self._named(key)
+                return [at for at in among if inside[bisect_right(ends, at)]]
             case ModSeqIs():
                 return [at for at in among if view.modseqs[at] >= key.modseq]
         return among    # ALL, SAVEDATESUPPORTED
 
-    def _named(self, key: Numbers) -> set[int]:
-        return self._rows.once(id(key), lambda: set(self._selection.positions(key.numbers, uid=key.uid)))
+    def _named(self, key: Numbers) -> tuple[list[int], list[bool]]:
+        """Where spans begin and end, alternately, and whether what lies in front of each, and behind the last, is named."""
+        def make() -> tuple[list[int], list[bool]]:
+            ends = [end for span in self._selection.spans(key.numbers, uid=key.uid) for end in span]
+            return ends, [at % 2 == 1 for at in range(len(ends) + 1)]
+        return self._rows.once(("$",) if key.numbers.saved else id(key), make)     # "$" is the same however often it is named
 
     async def _by_message(self, key: SearchKey, among: list[int]) -> list[int]:
         if not among:
             return []
-        await self._rows.load(among, with_indexes=cost_of(key) > 1)
-        matches = self._matcher(key)
-        return [at for at in among if at in self._rows.entries and await matches(at)]
+        cost = cost_of(key)
+        await self._rows.load(among, with_indexes=cost > 1)
+        matches, units, found = self._matcher(key), TEXT_UNITS if cost > 1 else ROW_UNITS, []
+        for at in among:
+            if at in self._rows.entries and await matches(at):
+                found.append(at)
+            await self._pace.spend(units)
+        return found
 
     def _matcher(self, key: SearchKey) -> Callable[[int], Awaitable[bool]]:
         match key:
@@ -181,12 +200,12 @@ class Search:
         return day == key.day
 
     async def _header_has(self, at: int, key: HeaderHas) -> bool:
-        text = MessageText(self._messages, self._rows.entries[at], self._rows.index(at))
+        text = MessageText(self._messages, self._rows.entries[at], self._rows.index(at), self._pace)
         needle = self._rows.once(key.text, lambda: fold_text(key.text))
         return await text.field_has(key.field, needle)
 
     async def _text_has(self, at: int, key: TextHas) -> bool:
-        text = MessageText(self._messages, self._rows.entries[at], self._rows.index(at))
+        text = MessageText(self._messages, self._rows.entries[at], self._rows.index(at), self._pace)
         needle = self._rows.once(key.text, lambda: fold_text(key.text))
         return await text.contains(needle, body_only=key.body_only)
 

@@ -83,8 +83,13 @@ class Selection:
 
         RFC 9051 §9 seq-number: "*" is the last message; a uid that isn't there names nothing.
         """
+        return [at for low, high in self.spans(numbers, uid=uid) for at in range(low, high)]
+
+    def spans(self, numbers: SequenceSet, *, uid: bool) -> list[tuple[int, int]]:
+        """The same as half-open spans: what a set costs then does not depend on the size of the mailbox."""
         if numbers.saved:
-            return [at for saved in self.saved if 0 <= (at := self.view.index(saved)) < self.told]
+            found = sorted(at for saved in self.saved if 0 <= (at := self.view.index(saved)) < self.told)
+            return _merged([(at, at + 1) for at in found])
         uids, told = self.view.uids, self.told
         spans = []
         for span in numbers.ranges:
@@ -197,13 +202,14 @@ class Selection:
             expect(await self._store.commit(operation), Expunged)
 
 
-def _merged(spans: list[tuple[int, int]]) -> list[int]:
-    """The numbers of half-open spans, each once."""
-    found: list[int] = []
-    reached = 0
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Half-open spans in order; where they touch, they are one; without those that hold nothing."""
+    found: list[tuple[int, int]] = []
     for low, high in sorted(spans):
-        found.extend(range(max(low, reached), high))
-        reached = max(reached, high)
+        if found and low <= found[-1][1]:
+            found[-1] = found[-1][0], max(high, found[-1][1])
+        elif low < high:
+            found.append((low, high))
     return found
 
 

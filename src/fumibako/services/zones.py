@@ -3,39 +3,46 @@
 Specification: RFC 1034 §4.2 (zones); RFC 5321 §5.1 (MX); RFC 7208 §2.3 and §3 (SPF); RFC 6186 §3, RFC 8314 §5.1 and
     RFC 2782 (services; "." says: not offered); RFC 1982 §7 (serial).
 Contract: every hosted domain has a zone; it names only listeners that are on. Records the administrator or another
-    service adds take the place of ours with the same owner and type. The serial is the domain's modseq, so it rises
-    with every change in the directory. A domain whose records make no zone keeps its last good zone.
+    service adds take the place of ours with the same owner and type; a change of theirs counts once it has raised the
+    domain's modseq. The serial is that modseq, so it rises with every change in the directory. An answer knows of every
+    change that was committed before its query came. A domain whose records make no zone keeps its last good zone.
 Failure: `NotHosted`; the rest is logged and the zones stay as they are.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Protocol
 
 from fumibako.model.account import Domain
-from fumibako.net.clock import Clock
 from fumibako.proto.dns.answer import Answerer
 from fumibako.proto.dns.records import Record, ascii_domain, format_txt, is_within
 from fumibako.proto.dns.zone import Zone, ZoneError, make_zone
-from fumibako.services import StoreUnavailable
+from fumibako.services.following import Following
 from fumibako.services.texts import _
 
 TTL_S = 3600
 NEGATIVE_TTL_S = 300        # a forgotten record is found soon after it is added
-REFRESH_S = 1.0             # a change in the directory is published within this time
 # Lower is better, implicit TLS before STARTTLS, IMAP before POP3 (RFC 6186 §3.4, RFC 8314 §3).
 SERVICES = (
     ("submissions", 0), ("submission", 10),
     ("imaps", 0), ("imap", 10), ("pop3s", 20), ("pop3", 30),
 )
 
-Domains = Callable[[], Awaitable[Sequence[Domain]]]
 FurtherRecords = Callable[[str], Awaitable[Sequence[Record]]]     # domain -> DKIM keys, a web host, ...
 
 log = logging.getLogger("fumibako.zones")
+
+
+class Hosting(Protocol):
+    """What is needed of the directory (see store.base)."""
+
+    def directory_version(self) -> int: ...
+    async def domains(self) -> list[Domain]: ...
 
 
 class NotHosted(LookupError):
@@ -72,61 +79,89 @@ class Explained:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A zone and what it was made from. children: hosted domains below it; zone: None where the records make none."""
+
+    modseq: int
+    children: tuple[str, ...]
+    facts: ZoneFacts
+    zone: Zone | None
+
+
 class Zones:
-    """All zones of this server. `answerer` answers from the newest ones."""
+    """All zones of this server."""
 
-    def __init__(self, facts: ZoneFacts, domains: Domains, clock: Clock, further: FurtherRecords | None = None) -> None:
-        self._facts, self._domains, self._clock, self._further = facts, domains, clock, further
-        self._zones: dict[str, Zone] = {}
-        self._published: tuple[tuple[str, int], ...] = ()
-        self.answerer = Answerer(())
+    def __init__(self, facts: ZoneFacts, directory: Hosting, further: FurtherRecords | None = None) -> None:
+        self._facts, self._directory, self._further = facts, directory, further
+        self._made: dict[str, _Made] = {}
+        self._answers = Following("the zones", directory.directory_version, self._newest, Answerer(()))
 
-    async def run(self) -> None:
-        """Keeps the zones in step with the directory until cancelled."""
-        while True:
-            await self.refresh()
-            await self._clock.sleep(REFRESH_S)
+    def current(self) -> Answerer | Awaitable[Answerer]:
+        """Answers of what the directory says now: at hand where nothing changed, else to be waited for."""
+        return self._answers.current()
 
-    async def refresh(self) -> None:
-        """Publishes what the directory says now; nothing is done where nothing changed."""
-        try:
-            domains = await self._domains()
-            state = tuple((domain.name, domain.modseq) for domain in domains)
-            if state == self._published:
-                return
-            zones = {domain.name: await self._zone(domain, domains) for domain in domains}
-        except StoreUnavailable as error:
-            log.warning("the zones stay as they are: %s", error)
-            return
-        self._zones = {name: zone for name, zone in zones.items() if zone is not None}
-        self._published = state
-        self.answerer = Answerer(self._zones.values())
+    def change(self, facts: ZoneFacts) -> None:
+        """The next answer is made of these."""
+        if facts != self._facts:
+            self._facts = facts
+            self._answers.outdate()
 
-    async def _zone(self, domain: Domain, domains: Sequence[Domain]) -> Zone | None:
-        explained = await self._explained(domain, domains)
+    async def refresh(self) -> Answerer:
+        """`current`, made now at the latest."""
+        return await self._answers.refresh()
+
+    async def _newest(self) -> Answerer:
+        """Zones are made anew where the domain or a cut below it changed; with none of them the ready answers stay, too."""
+        domains = await self._directory.domains()
+        below = _below([domain.name for domain in domains])
+        made: dict[str, _Made] = {}
+        for domain in domains:
+            old, source = self._made.get(domain.name), (domain.modseq, below[domain.name], self._facts)
+            if old is None or (old.modseq, old.children, old.facts) != source:
+                old = _Made(*source, await self._zone(domain, below[domain.name], old.zone if old else None))
+                await asyncio.sleep(0)      # many zones must not hold the loop
+            made[domain.name] = old
+        if made == self._made:
+            return self._answers.value
+        self._made = made
+        return Answerer(one.zone for one in made.values() if one.zone is not None)
+
+    async def _zone(self, domain: Domain, children: Sequence[str], last: Zone | None) -> Zone | None:
+        explained = await self._explained(domain, children)
         try:
             return make_zone(domain.name, [one.record for one in explained])
         except ZoneError as error:
             log.error("the zone of %s stays as it was: %s", domain.name, error)
-            return self._zones.get(domain.name)
+            return last
 
     async def records(self, domain: str) -> list[Explained]:
         """What is published for a domain, in the order to read it. Raises NotHosted."""
-        name, domains = ascii_domain(domain), await self._domains()
+        name, domains = ascii_domain(domain), await self._directory.domains()
         for hosted in domains:
             if hosted.name == name:
-                return await self._explained(hosted, domains)
+                return await self._explained(hosted, _below([one.name for one in domains])[name])
         raise NotHosted(domain)
 
     async def zone_text(self, domain: str) -> str:
         """The zone as a master file (RFC 1035 §5.1), to be pasted or loaded elsewhere. Raises NotHosted."""
         return zone_text(await self.records(domain))
 
-    async def _explained(self, domain: Domain, domains: Sequence[Domain]) -> list[Explained]:
-        children = tuple(other.name for other in domains if other.name != domain.name and is_within(other.name, domain.name))
+    async def _explained(self, domain: Domain, children: Sequence[str]) -> list[Explained]:
         own = zone_records(self._facts, domain, children)
         further = await self._further(domain.name) if self._further else ()
         return _with_further(own, further)
+
+
+def _below(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Each hosted domain and the hosted domains below it."""
+    below: dict[str, list[str]] = {name: [] for name in names}
+    for name in names:
+        above = name
+        while above := above.partition(".")[2]:
+            if above in below:
+                below[above].append(name)
+    return {name: tuple(children) for name, children in below.items()}
 
 
 def zone_text(explained: Iterable[Explained]) -> str:

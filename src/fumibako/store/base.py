@@ -13,10 +13,10 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from fumibako.model.account import Account, Alias, Domain, PasswordRecord, Setting
+from fumibako.model.account import Account, Alias, Domain, Hold, PasswordRecord, Setting
 from fumibako.model.change import Change, Notice
 from fumibako.model.ids import AccountId, EmailId, MailboxId, QueueId, TraceId, Uid
-from fumibako.model.mailbox import Entry, Mailbox, Quota
+from fumibako.model.mailbox import Entry, Mailbox, Quota, Recoverable
 from fumibako.model.ops import Body, Operation, Refusal, Result
 from fumibako.model.queue import QueueItem
 from fumibako.model.view import View
@@ -59,6 +59,15 @@ R = TypeVar("R", bound=Result)
 class Directory(Protocol):
     """control.db, read at every login and RCPT, never cached (DESIGN §4). Keys are model.address.address_key forms."""
 
+    def directory_version(self) -> int:
+        """A number that stays while the directory, settings and secrets included, stays, and rises with each change.
+
+        It has seen every operation whose `commit` returned before the call, in whichever process. Read before other
+        reads, it says whether those are still true. Cheap enough for every datagram: microseconds, nothing to wait
+        for. It means something to this store object only. Raises StoreUnavailable where it can't be read, and so do
+        `domains` and `settings`.
+        """
+
     async def domains(self) -> list[Domain]: ...
     async def domain(self, name: str) -> Domain | None: ...
     async def accounts(self, domain: str = "") -> list[Account]: ...
@@ -69,6 +78,9 @@ class Directory(Protocol):
 
     async def alias(self, address: str) -> Alias | None:
         """The alias of exactly this address; "@example.jp" asks for the catch-all."""
+
+    async def holds(self) -> list[Hold]:
+        """Of all accounts, also of removed ones."""
 
     async def settings(self, scope: str | None = None) -> list[Setting]: ...
 
@@ -103,6 +115,9 @@ class Mail(Protocol):
 
     async def read_many(self, account_id: AccountId, wanted: Sequence[tuple[EmailId, int, int]]) -> list[bytes | None]:
         """`read` for small pieces of many messages at once: (email_id, start, end) each; None where `read` would fail."""
+
+    async def recoverable(self, account_id: AccountId) -> list[Recoverable]:
+        """Expunged messages that are not purged yet, in the order of their expunging."""
 
     async def changes(self, account_id: AccountId, since: int) -> list[Change] | None:
         """Changes with modseq > since; None when the log no longer reaches back."""

@@ -20,6 +20,7 @@ from fumibako.store.segment import SegmentReader, segment_numbers, segment_path
 from fumibako.store.sqlite.database import Database, open_reader, open_writer
 from fumibako.store.sqlite.engine import Engine
 from fumibako.store.sqlite.layout import CONTROL, QUEUE, SPOOL, shard_directory
+from fumibako.store.sqlite.mail import RECOVERABLE_MS
 from fumibako.store.sqlite.rules import CONTROL_RULES, QUEUE_RULES, SHARD_RULES, Rule
 
 ORPHANED = "orphaned"
@@ -98,8 +99,10 @@ class _Check:
             database = (open_writer if self._repair else open_reader)(path, self._disk.vfs)
             faults = [row[0] for row in database.rows("PRAGMA integrity_check") if row[0] != "ok"]
             self._note("damaged database", name, faults)
+            schema = database.row("PRAGMA user_version")[0]
             for rule in rules:
-                self._rule(database, name, rule)
+                if rule.since <= schema:
+                    self._rule(database, name, rule)
             return database
         except (apsw.Error, OSError) as error:
             self._note("unreadable database", name, [str(error)])
@@ -109,7 +112,7 @@ class _Check:
         wrong = [" ".join(map(str, row)) for row in database.rows(rule.query)]
         mended = bool(wrong and self._repair and rule.mend)
         if mended:
-            database.run_named(rule.mend, {"later": self._now_ms + 1})
+            database.run_named(rule.mend, {"later": self._now_ms + RECOVERABLE_MS})
             mended = not database.rows(rule.query)
         self._note(rule.kind, name, wrong, repaired=mended)
 
@@ -117,13 +120,16 @@ class _Check:
 
     def _segments(self, database: Database, place: Path) -> None:
         directory = self._directory / place
-        files, rows = set(segment_numbers(self._disk, directory)), {row[0] for row in database.rows("SELECT id FROM segment")}
+        before = set(segment_numbers(self._disk, directory))
+        rows = {row[0] for row in database.rows("SELECT id FROM segment")}
         reader = SegmentReader(self._disk, directory)
         self._note("damaged bodies", str(place), list(self._damaged(database, reader)))
         reader.close()
         used = {row[0] for row in database.rows("SELECT DISTINCT segment_id FROM blob")}
-        self._note("missing segments", str(place), [str(number) for number in sorted(used - files)])
-        orphans = sorted(files - rows - used)
+        # The server may be up: what came or went meanwhile is in one list only. After a crash a file may wait for its name.
+        unborn, after = (set(segment_numbers(self._disk, directory, unborn=is_unborn)) for is_unborn in (True, False))
+        self._note("missing segments", str(place), [str(number) for number in sorted(used - before - unborn - after)])
+        orphans = sorted((before & after) - rows - used)
         if self._repair:
             for number in orphans:
                 self._disk.make_directory(self._directory / ORPHANED)

@@ -29,7 +29,9 @@ from fumibako.store.sqlite.reader import Reader
 _log = logging.getLogger(__name__)
 
 BATCH = 128
-IDLE_S = 5.0        # between two pieces of housekeeping
+IDLE_S = 5.0        # without operations before a piece of housekeeping
+PAUSE_S = 0.05      # the same while there is more to tidy
+BUSY_MS = (30_000, 1_000)       # a store that is never idle does a piece as often as this; the same while there is more
 _HOLDER = 0         # this process is the only one
 
 _Waiting = tuple[Command, "asyncio.Future[Result]"]
@@ -49,6 +51,7 @@ class LocalStore(ReadingStore):
         self._memory = Memory(self.engine.uid_next)
         self._loop = asyncio.get_running_loop()
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._untidy, self._tidied_ms = False, now_ms()
         self._thread = threading.Thread(target=self._write, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -75,15 +78,18 @@ class LocalStore(ReadingStore):
             batch, running = self._next_batch()
             if batch and not self.failed:
                 self._execute(batch)
+                if not self.failed and abs(self._now_ms() - self._tidied_ms) >= BUSY_MS[self._untidy]:
+                    self._housekeep()
             elif batch:
                 self._answer(partial(self._fail, batch))
         self.engine.close()
 
     def _next_batch(self) -> tuple[list[_Waiting], bool]:
         batch: list[_Waiting] = []
+        wait_s = PAUSE_S if self._untidy else IDLE_S
         try:
             while len(batch) < BATCH:
-                waiting = self._waiting.get_nowait() if batch else self._waiting.get(timeout=IDLE_S)
+                waiting = self._waiting.get_nowait() if batch else self._waiting.get(timeout=wait_s)
                 if waiting is None:
                     return batch, False
                 batch.append(waiting)
@@ -93,8 +99,9 @@ class LocalStore(ReadingStore):
         return batch, True
 
     def _housekeep(self) -> None:
+        self._tidied_ms, self._untidy = self._now_ms(), False
         try:
-            self.engine.housekeep(self._now_ms(), pinned=self._memory.pinned)
+            self._untidy = self.engine.housekeep(self._tidied_ms, pinned=self._memory.pinned)
         except EngineFailed as error:
             self._stop_working(error)
 

@@ -48,7 +48,9 @@ from fumibako.store.sqlite.engine import Engine, EngineFailed
 _log = logging.getLogger(__name__)
 
 BATCH = 128
-IDLE_S = 5.0                            # between two pieces of housekeeping
+IDLE_S = 5.0                            # without requests before a piece of housekeeping
+PAUSE_S = 0.05                          # the same while there is more to tidy
+BUSY_MS = (30_000, 1_000)               # a store that is never idle does a piece as often as this; the same while there is more
 FREEZE_S = 0.5                          # a backup that has not begun its snapshots by then begins again
 READ_OCTETS = 1 << 20
 UNREAD_OCTETS = 64 * 1024 * 1024        # a worker that lets this much pile up is gone
@@ -95,6 +97,7 @@ class StorageServer:
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._stopping = False
+        self._untidy, self._tidied_ms = False, now_ms()
         self._thaw_at_s = 0.0       # of the monotonic clock
 
     def stop(self) -> None:
@@ -133,16 +136,19 @@ class StorageServer:
         if self._memory.freezer is not None and time.monotonic() >= self._thaw_at_s:
             _log.warning("a backup froze the store for longer than %.1f s; work goes on", FREEZE_S)
             self._memory.thaw(self._memory.freezer)
+        is_idle = not ready and not self._requests
         if self._requests:
             self._work()
-        elif not ready and self._memory.freezer is None:
-            self._engine.housekeep(self._now_ms(), pinned=self._memory.pinned)
+        now_ms = self._now_ms()
+        if self._memory.freezer is None and (is_idle or abs(now_ms - self._tidied_ms) >= BUSY_MS[self._untidy]):
+            self._untidy = self._engine.housekeep(now_ms, pinned=self._memory.pinned)
+            self._tidied_ms = now_ms
 
     def _patience_s(self) -> float:
         """How long a turn waits when nobody says anything."""
         if self._memory.freezer is not None:
             return max(0.0, self._thaw_at_s - time.monotonic())
-        return 0.0 if self._requests else IDLE_S
+        return 0.0 if self._requests else PAUSE_S if self._untidy else IDLE_S
 
     # -- connections --
 
@@ -241,7 +247,7 @@ class StorageServer:
         if durable:
             operations: list[Command] = [request.operation for _, request in durable]
             outcomes = self._engine.execute(operations, self._now_ms())
-            reach("before-answer")
+            reach("before-answer", map(type, operations))
             for (connection, request), (result, notices) in zip(durable, outcomes, strict=True):
                 for notice in notices:
                     self._tell(notice)

@@ -2,7 +2,7 @@
 
 Contract: what is a row or two takes microseconds and is read on the loop; whatever may be long (DESIGN §1: SQL over
     1 ms, file reads) goes through `offload`.
-Failure: that of store.sqlite.reader.
+Failure: StoreUnavailable where the contract says so; else that of store.sqlite.reader.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Sequence
 
-from fumibako.model.account import Account, Alias, Domain, PasswordRecord, Setting
+import apsw
+
+from fumibako.model.account import Account, Alias, Domain, Hold, PasswordRecord, Setting
 from fumibako.model.change import Change, Notice
 from fumibako.model.frames import Command, MakeSecret, PutCache
 from fumibako.model.ids import AccountId, EmailId, MailboxId, QueueId, Uid
-from fumibako.model.mailbox import Entry, Mailbox, Quota
+from fumibako.model.mailbox import Entry, Mailbox, Quota, Recoverable
 from fumibako.model.ops import Body, Operation, Result
 from fumibako.model.queue import QueueItem
 from fumibako.model.view import View
-from fumibako.store.base import BodyWriter, Listener
+from fumibako.store.base import BodyWriter, Listener, StoreUnavailable
 from fumibako.store.disk import DiskIO
+from fumibako.store.failpoint import reach
 from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.spool import Offload, SpoolWriter
 from fumibako.store.sqlite.layout import SPOOL
@@ -42,7 +45,10 @@ class ReadingStore(ABC):
         """Have the operation done; StoreRefused and StoreUnavailable as `commit` promises."""
 
     async def commit(self, operation: Operation) -> Result:
-        return await self._commit(operation)
+        reach("before-request", (type(operation),))
+        result = await self._commit(operation)
+        reach("after-response", (type(operation),))
+        return result
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         self._listeners.append(listener)
@@ -64,8 +70,17 @@ class ReadingStore(ABC):
 
     # -- directory --
 
+    def directory_version(self) -> int:
+        try:
+            return self._reader.directory_version()
+        except apsw.Error as error:
+            raise StoreUnavailable(str(error)) from error
+
     async def domains(self) -> list[Domain]:
-        return self._reader.domains()
+        try:
+            return self._reader.domains()
+        except apsw.Error as error:
+            raise StoreUnavailable(str(error)) from error
 
     async def domain(self, name: str) -> Domain | None:
         return self._reader.domain(name)
@@ -90,8 +105,14 @@ class ReadingStore(ABC):
     async def alias(self, address: str) -> Alias | None:
         return self._reader.alias(address)
 
+    async def holds(self) -> list[Hold]:
+        return self._reader.holds()
+
     async def settings(self, scope: str | None = None) -> list[Setting]:
-        return self._reader.settings(scope)
+        try:
+            return self._reader.settings(scope)
+        except apsw.Error as error:
+            raise StoreUnavailable(str(error)) from error
 
     async def secret(self, name: str) -> bytes:
         found = self._reader.secret(name)
@@ -140,6 +161,10 @@ class ReadingStore(ABC):
     async def read_many(self, account_id: AccountId, wanted: Sequence[tuple[EmailId, int, int]]) -> list[bytes | None]:
         pieces: list[bytes | None] = await self._offload(self._reader.read_many, account_id, wanted)
         return pieces
+
+    async def recoverable(self, account_id: AccountId) -> list[Recoverable]:
+        found: list[Recoverable] = await self._offload(self._reader.recoverable, account_id)
+        return found
 
     async def changes(self, account_id: AccountId, since: int) -> list[Change] | None:
         found: list[Change] | None = await self._offload(self._reader.changes, account_id, since)

@@ -54,7 +54,7 @@ def restore(directory: Path, source: Path, now_ms: int, progress: Callable[[int,
         _mark(directory, disk)
         _fill(directory, backup, manifest, disk, advance)
         for name in _databases(manifest):
-            _count_anew(directory / name, _kind(name), jump(manifest.at_ms, now_ms), now_ms, disk)
+            _count_anew(directory, name, jump(manifest.at_ms, now_ms), now_ms, disk)
             reach("restore-counted")
         _give_to_owner(directory)
         _make_durable(directory, disk)
@@ -152,14 +152,25 @@ def _fill(directory: Path, backup: Path, manifest: Manifest, disk: DiskIO, progr
     reach("restore-copied")
 
 
-def _count_anew(path: Path, kind: str, by: Jump, now_ms: int, disk: DiskIO) -> None:
-    with plain_errors(path):
-        database = open_writer(path, disk.vfs)
+def _count_anew(directory: Path, name: str, by: Jump, now_ms: int, disk: DiskIO) -> None:
+    kind = _kind(name)
+    owners = _owners(directory, str(Path(name).parent), disk) if kind == "mail" else []
+    with plain_errors(directory / name):
+        database = open_writer(directory / name, disk.vfs)
         try:
             migrate(database, kind, now_ms)
-            begin_epoch(database, kind, by)
+            begin_epoch(database, kind, by, owners)
         finally:
             database.close()
+
+
+def _owners(directory: Path, shard: str, disk: DiskIO) -> list[int]:
+    control = open_reader(directory / CONTROL, disk.vfs)
+    try:
+        return [row[0] for row in control.rows("SELECT p.id FROM principal p JOIN shard s ON s.id = p.shard "
+                                               "WHERE s.directory = ? ORDER BY p.id", shard)]
+    finally:
+        control.close()
 
 
 def _give_to_owner(directory: Path) -> None:

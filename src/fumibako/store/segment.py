@@ -79,9 +79,9 @@ def _unborn_path(directory: Path, number: int) -> Path:
     return directory / f"{number:010d}{_UNBORN}"
 
 
-def segment_numbers(disk: DiskIO, directory: Path) -> list[int]:
-    """Numbers of the segment files of a directory, in order."""
-    return _numbers(disk, directory, _SUFFIX)
+def segment_numbers(disk: DiskIO, directory: Path, *, unborn: bool = False) -> list[int]:
+    """Numbers of the segment files of a directory, in order; unborn: of those that have no name yet."""
+    return _numbers(disk, directory, _UNBORN if unborn else _SUFFIX)
 
 
 def _numbers(disk: DiskIO, directory: Path, suffix: str) -> list[int]:

@@ -6,6 +6,8 @@ import base64
 
 import pytest
 
+from fumibako.services.pace import Pace
+from fumibako.services.search import SEARCH_S
 from tests.support.imap_session import Client, House
 
 
@@ -112,3 +114,24 @@ async def test_the_saved_result_survives_expunges(house: House, client: Client) 
 async def test_an_unknown_charset_is_refused(client: Client) -> None:
     reply = await client.run("SEARCH CHARSET KOI8-R SUBJECT x")
     assert reply.status == "NO" and reply.code.startswith("BADCHARSET")
+
+
+async def test_a_search_that_takes_too_long(house: House, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 9051 §7.1: LIMIT; §6.4.4.1: "$" is empty then; the session goes on, and others were served meanwhile."""
+    other = await house.login()
+    assert (await client.run("SEARCH RETURN (SAVE) ALL")).ok
+    turn, served = Pace.turn, []
+
+    async def slow(self: Pace) -> None:
+        house.clock.advance(1)
+        served.append((await other.run("NOOP")).ok)
+        await turn(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Pace, "turn", slow)
+        patched.setattr(Pace, "spend", lambda self, units: self.turn())
+        reply = await client.run("SEARCH RETURN (SAVE) " + "BODY x " * 100)
+    assert (reply.status, reply.code, reply.untagged) == ("NO", "LIMIT", [])
+    assert served == [True] * int(SEARCH_S)
+    assert (await client.run("FETCH $ (UID)")).untagged == []
+    assert (await client.run("SEARCH BODY fox")).untagged == ["* SEARCH 1"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from fumibako.faces.imap.session import Session
-from fumibako.faces.serve import run_session
 from fumibako.model.account import AccountStatus
 from fumibako.model.ops import SetAccountStatus
 from fumibako.net.stream import Stream
 from fumibako.proto.imap.server import ServerConfig
 from fumibako.services.mailboxes import StoreUnavailable
 from tests.support.imap_session import House
+from tests.support.served import run_served
 from tests.support.streams import stream_pair
 
 MESSAGE = "Subject: x\r\n\r\nbody\r\n"
@@ -52,8 +52,7 @@ class Server:
         return client
 
     async def _serve(self, stream: Stream) -> None:
-        await run_session(Session(CONFIG, stream, self.house.services), stream, self.stopping)
-        stream.close()
+        await run_served(Session(CONFIG, stream, self.house.services), stream, self.stopping)
 
     async def __aexit__(self, *failure: object) -> None:
         await self._group.__aexit__(*failure)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fumibako.proto.message.charset import (
+    cut_text,
     decode_as,
     decode_euc,
     decode_jis,
@@ -16,6 +17,7 @@ from fumibako.proto.message.charset import (
     html_charset,
     is_utf8,
     replace_for_jis,
+    wide_decoder,
 )
 
 JIS = [
@@ -158,3 +160,38 @@ def test_long_mislabelled_text_is_linear() -> None:
     start = time.process_time()
     assert decode_text(octets, "utf-8").startswith("日本語")
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("octets", [b"\xff" * (1 << 20), "御見積書".encode() * (1 << 17) + b"\xe5"])
+def test_what_a_codec_refuses_costs_no_more_than_its_octets(octets: bytes) -> None:
+    """Each refusal had the rest decoded from its beginning: minutes for a megabyte."""
+    begun = time.process_time()
+    for label in ("euc-jp", "utf-8", None):
+        assert len(decode_text(octets, label)) > len(octets) // 4
+    assert time.process_time() - begun < 20
+
+
+@pytest.mark.parametrize(("octets", "kept"), [
+    (b"abc def<b>ghi", b"abc def<b>"), (b"abcdefghi j", b"abcdefghi "), (b"a bcdefghij", b"a bcdefghij"),
+    (b"", b""), (b"x", b"x"),
+    ("見積書".encode(), "見積".encode()), ("見積書".encode()[:-1], "見積".encode()), ("見積書xyz".encode(), "見積書xyz".encode()),
+    (b"\x1b$BF|K\\\x1b(Bab cd\x1b$BF|K\\\x1b(B\x1b$B F|", b"\x1b$BF|K\\\x1b(Bab cd\x1b$BF|K\\\x1b(B"),
+    (b"\x1b$BF|K\\F|K\\F|", b"\x1b$BF|K\\F|K\\F|"),
+])
+def test_where_text_is_cut(octets: bytes, kept: bytes) -> None:
+    assert octets[: cut_text(octets)] == kept
+
+
+@given(st.binary())
+def test_a_cut_goes_on(octets: bytes) -> None:
+    assert len(octets) // 2 <= cut_text(octets) <= len(octets)
+
+
+def test_wide_charsets_are_decoded_as_they_come() -> None:
+    for label in ("utf-16", "UTF-16BE", "utf-32", "utf_16"):
+        decoder = wide_decoder(label)
+        if decoder is not None:
+            octets = "見積書𠮷".encode(label)
+            assert "".join(decoder.decode(octets[at : at + 1]) for at in range(len(octets))) == "見積書𠮷"
+    for label in ("", "utf-8", "utf-16x", "utf-16\0", "utf-16é", "utf-32 "):
+        assert wide_decoder(label) is None

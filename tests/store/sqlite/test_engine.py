@@ -16,12 +16,14 @@ from fumibako.model.ops import (
     Append,
     Appended,
     Body,
+    Counted,
     Deliver,
     Delivered,
     DrainOutbox,
     Enqueue,
     LocalRecipient,
     OpenAccount,
+    Outgoing,
     Refusal,
     Refused,
     SetFlags,
@@ -134,6 +136,13 @@ def test_recipients_of_two_shards_are_refused(engine: Engine, monkeypatch: pytes
     reader = Reader(engine.directory)
     assert reader.read(AccountId(3), 1, 0, 99) == b"P: 1\r\n" + MESSAGE
     reader.close()
+    assert check(engine.directory).findings == ()
+
+
+def test_a_shard_is_full_by_its_size_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "SHARD_OCTETS", 1)
+    made = [engine.execute([AddAccount(f"{name}@example.jp", PASSWORD)], NOW_MS)[0][0] for name in ("carol", "dave")]
+    assert [one.account.shard for one in made] == [2, 3]        # type: ignore[union-attr]
     assert check(engine.directory).findings == ()
 
 
@@ -309,7 +318,7 @@ def test_the_outbox_is_moved_exactly_once(engine: Engine) -> None:
                           "VALUES(1, ?, ?, ?, ?, ?)",
                           trace(7), pack(operation.envelope), b"P", blob, NOW_MS)
     unit.database.run("UPDATE blob SET refs = 2 WHERE id = ?", blob)
-    assert engine._commit_alone(unit, NOW_MS)
+    engine._commit_alone(unit, NOW_MS)
     assert [result.count for result, _ in engine.execute([DrainOutbox(1), DrainOutbox()], NOW_MS)] == [1, 1]   # type: ignore[union-attr]
     reader = Reader(engine.directory)
     item, = reader.queue_items()
@@ -317,3 +326,20 @@ def test_the_outbox_is_moved_exactly_once(engine: Engine) -> None:
     assert [one.forward_path for one in item.recipients] == ["x@a.example"]
     reader.close()
     assert check(engine.directory).findings == ()
+
+
+def test_an_outbox_row_without_its_body_holds_up_nobody(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """It would have ended the process at each start."""
+    for number in (1, 2):
+        octets = b"%d" % number * INLINE_OCTETS
+        outgoing = Outgoing(trace(number), mail(number).envelope, b"")
+        recipient = LocalRecipient(ALICE, "alice@example.jp", b"")
+        engine.execute([Deliver(trace(number), spooled(engine, f"s{number}", octets), b"", (recipient,), NOW_MS,
+                                outgoing=(outgoing,))], NOW_MS)
+    (engine.directory / "shard-001" / "seg" / "0000000001.seg").unlink()
+    assert [engine.execute([DrainOutbox()], NOW_MS)[0][0] for _ in range(2)] == [Counted(1), Counted(0)]
+    assert sum("outbox row 1 can't be read" in line for line in caplog.messages) == 1
+    reader = Reader(engine.directory)
+    assert [item.trace_id for item in reader.queue_items()] == [trace(2)]
+    reader.close()
+    assert [one.kind for one in check(engine.directory).findings] == ["damaged bodies", "missing segments"]

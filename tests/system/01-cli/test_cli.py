@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import pytest
 
 import fumibako
 from tests.support.clients import Imap, Wire, hand_in, imap, imap_wire, letter, messages, smtp_wire, submit, trusting
+from tests.support.nobody import everybody_can_read, handed_to_nobody, readable_program
 from tests.support.server import PASSWORD, PROGRAM, LiveServer, Place, _environment, eventually, live_server
 
 pytestmark = pytest.mark.system
@@ -56,7 +54,9 @@ def test_every_noun_and_verb(server: LiveServer) -> None:
 
     assert [one["address"] for one in answer("account", "list")] == ["alice@example.jp", "bob@example.jp"]
     shown = answer("account", "show", "alice@example.jp")
-    assert (shown["status"], shown["used_octets"], shown["messages"]) == ("active", 0, 0)
+    assert (shown["status"], shown["used_octets"], shown["messages"], shown["opened"]) == ("active", 0, 0, False)
+    assert [one["name"] for one in shown["mailboxes"]] == ["INBOX", "Archive", "Drafts", "Junk", "Sent", "Trash"]
+    assert "first login" in say("account", "show", "alice@example.jp")
     say("account", "disable", "bob@example.jp")
     assert answer("account", "show", "bob@example.jp")["status"] == "disabled"
     say("account", "enable", "bob@example.jp")
@@ -151,7 +151,7 @@ def test_a_broken_configuration_is_refused_by_file_key_and_value(fresh: LiveServ
     fresh.init()
     (fresh.directory / "fumibako.toml").write_text(line)
     done = fresh.run_cli("serve")
-    assert done.returncode == EXIT_NO, done.stderr
+    assert done.returncode == EXIT_USAGE, done.stderr       # systemd does not try it again and again
     assert "Traceback" not in done.stderr
     for word in ("fumibako.toml", *words):
         assert word in done.stderr, done.stderr
@@ -239,6 +239,31 @@ def test_an_address_is_free_after_remove_and_its_mail_is_gone(house: LiveServer)
     house.cli("account", "remove", "dave@example.jp")
 
 
+def test_expunged_mail_comes_back(house: LiveServer) -> None:
+    house.cli("account", "add", "erin@example.jp", "--password-stdin", said=f"{PASSWORD}\n")
+    hand_in(house.place.endpoint("smtp"), letter("見積書"), "x@neighbour.example", "erin@example.jp")
+    with imap(house, "erin@example.jp") as client:
+        assert len(messages(client)) == 1
+        client.select("INBOX")
+        client.store("1", "+FLAGS", "\\Deleted")
+        client.expunge()
+    kept, = house.json("account", "recover", "erin@example.jp", "--list")
+    assert (kept["subject"], kept["from"]) == ("見積書", "bob@neighbour.example")
+    assert house.json("account", "recover", "erin@example.jp", "--list", "--since", "2999-01-01") == []
+    house.cli("account", "hold", "erin@example.jp", "--reason", "case 7")
+    shown = house.json("account", "show", "erin@example.jp")
+    assert (shown["recoverable_messages"], [one["reason"] for one in shown["holds"]]) == (1, ["case 7"])
+    assert "case 7" in house.cli("account", "holds")
+    assert house.json("account", "release", "erin@example.jp") == {"address": "erin@example.jp", "released": 1}
+    assert house.json("account", "recover", "erin@example.jp", "--lang", "ja") == {
+        "address": "erin@example.jp", "mailbox": "復元", "recovered": 1}
+    with imap(house, "erin@example.jp") as client:
+        assert len(messages(client, '"&X6lRQw-"')) == 1
+    code, _, errors = house.here("account", "recover", "erin@example.jp")
+    assert (code, errors) == (EXIT_NO, "erin@example.jp: nothing to recover\n")
+    house.cli("account", "remove", "erin@example.jp")
+
+
 def test_settings_hold_for_the_next_mail(house: LiveServer) -> None:
     house.cli("policy", "set", "limits.message_size", "20K")
     with smtp_wire(house) as wire:
@@ -269,13 +294,8 @@ def test_a_command_beside_a_busy_server_is_quick(house: LiveServer) -> None:
 @pytest.mark.root
 def test_root_becomes_the_owner_of_the_directory(fresh: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when root's own command line has written there while the server was down."""
-    owner = _handed_to_nobody(fresh)
-    if not _everybody_can_read(os.__file__, fumibako.__file__):     # below /root: the system's own is of the same version
-        fresh.program = ("/usr/bin/python3", "-m", "fumibako")
-        if subprocess.run(["/usr/bin/python3", "-c", f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"],
-                          check=False).returncode:
-            pytest.skip("no Python that every user can read")
-    with _project_for_everybody(tmp_path / "program", monkeypatch):
+    owner = handed_to_nobody(fresh)
+    with readable_program(fresh, tmp_path / "program", monkeypatch):
         _serves_as(owner, fresh)
 
 
@@ -299,44 +319,11 @@ def _serves_as(owner: int, fresh: LiveServer) -> None:
 
 @pytest.mark.root
 def test_a_program_that_the_user_cannot_read_is_refused_by_name(fresh: LiveServer) -> None:
-    _handed_to_nobody(fresh)
-    if _everybody_can_read(os.__file__, fumibako.__file__):
+    handed_to_nobody(fresh)
+    if everybody_can_read(os.__file__, fumibako.__file__):
         pytest.skip("every user can read this Python")
     done = fresh.run_cli("serve")
     assert (done.returncode, "nobody cannot read the program" in done.stderr) == (EXIT_NO, True), done.stderr
-
-
-def _handed_to_nobody(server: LiveServer) -> int:
-    """A new data directory that belongs to the user nobody, who can get there; the user's number."""
-    owner = pwd.getpwnam("nobody")
-    server.init()
-    for parent in server.directory.parents:
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001 and "pytest-" in str(parent):
-            parent.chmod(0o711)
-    for path in (server.directory, *server.directory.rglob("*")):
-        os.chown(path, owner.pw_uid, owner.pw_gid)
-    return owner.pw_uid
-
-
-def _everybody_can_read(*files: str) -> bool:
-    return all(parent.stat().st_mode & 0o001 for file in files for parent in Path(file).parents)
-
-
-@contextmanager
-def _project_for_everybody(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a program of ours imports is found where every user can read it, also when the clone lies below /root."""
-    project = str(Path(fumibako.__file__).parents[2])
-    if _everybody_can_read(fumibako.__file__):
-        yield
-        return
-    place.mkdir()
-    subprocess.run(["mount", "--bind", project, place], check=True)
-    monkeypatch.setattr(sys, "path", [one.replace(project, str(place), 1) for one in sys.path])
-    try:
-        yield
-    finally:
-        monkeypatch.undo()
-        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def test_a_dead_child_is_started_again(tmp_path: Path, place: Place) -> None:

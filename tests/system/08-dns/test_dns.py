@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
+import dns.message
+import dns.query
+import dns.rcode
 import pytest
 
-from tests.support.clients import tool
+from tests.support.clients import Wire, tool
 from tests.support.internet import Daemon, Internet
-from tests.support.server import LiveServer, eventually, find_program, needs
+from tests.support.server import LiveServer, Place, find_program, live_server, needs
 
 pytestmark = pytest.mark.system
 
@@ -58,11 +63,69 @@ def test_edns_and_odd_questions(house: LiveServer) -> None:
         assert "status: NOERROR" not in answer or "ANSWER: 0" in answer, answer
 
 
-def test_a_new_domain_is_answered_for(house: LiveServer) -> None:
-    house.say("domain", "add", "new.example.org")
-    eventually(lambda: "10 mail.example.jp." in _dig(house, "+short", "new.example.org", "MX"), "the new domain's MX")
-    house.say("domain", "remove", "new.example.org")
-    eventually(lambda: "status: REFUSED" in _dig(house, "new.example.org", "MX"), "the removed domain is refused")
+def _ask(server: LiveServer, domain: str, transport: str) -> dns.message.Message:
+    """From a port of its own each time, so that the kernel chooses among the workers."""
+    ask = dns.query.tcp if transport == "tcp" else dns.query.udp
+    return ask(dns.message.make_query(domain, "MX"), server.place.address, 10, server.place.ports["dns"])
+
+
+@pytest.fixture(scope="module")
+def two_workers(network: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    directory = tmp_path_factory.mktemp("two") / "data"
+    with live_server(directory, Place(f"{network}.10"), accounts=(), server__workers="2") as server:
+        yield server
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_the_first_query_after_a_command_sees_what_it_did(two_workers: LiveServer, transport: str) -> None:
+    """DESIGN §10: `domain` holds before it returns, with every worker."""
+    for number in range(50):
+        domain = f"{transport}{number}.example.org"
+        two_workers.say("domain", "add", domain)
+        added = [_ask(two_workers, domain, transport) for _ in range(4)]
+        assert [[rdata.to_text() for rdata in one.answer[0]] for one in added if one.answer] == [["10 mail.example.jp."]] * 4
+        two_workers.say("domain", "remove", domain)
+        assert [_ask(two_workers, domain, transport).rcode() for _ in range(4)] == [dns.rcode.REFUSED] * 4
+
+
+def test_the_first_connection_after_a_command_is_held_to_what_it_set(two_workers: LiveServer) -> None:
+    """DESIGN §10: `policy` holds before it returns, for the limits of a listener, too."""
+    two_workers.say("policy", "set", "limits.exempt", "192.0.2.0/24")
+    try:
+        for _ in range(20):
+            two_workers.say("policy", "set", "limits.connections_per_address", "0")
+            with Wire(two_workers.place.endpoint("smtp")) as wire:
+                assert wire.line().startswith("421 ")
+            two_workers.say("policy", "set", "limits.connections_per_address", "10")
+            with Wire(two_workers.place.endpoint("smtp")) as wire:
+                assert wire.line().startswith("220 ")
+    finally:
+        two_workers.say("policy", "unset", "limits.exempt")
+        two_workers.say("policy", "unset", "limits.connections_per_address")
+
+
+def test_who_is_exempt_from_the_response_rate_is_a_matter_of_policy(two_workers: LiveServer) -> None:
+    two_workers.say("policy", "set", "limits.exempt", "192.0.2.0/24")
+    try:
+        assert _answered_in_a_row(two_workers, 300) < 300
+    finally:
+        two_workers.say("policy", "unset", "limits.exempt")
+    assert _answered_in_a_row(two_workers, 300) == 300
+
+
+def _answered_in_a_row(server: LiveServer, count: int) -> int:
+    """How many questions from one port, so to one worker, are answered up to the first that is not; at most `count`."""
+    query = dns.message.make_query("example.jp", "MX").to_wire()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(1)
+        asking.connect(server.place.endpoint("dns"))
+        for answered in range(count):
+            asking.send(query)
+            try:
+                asking.recv(512)
+            except TimeoutError:
+                return answered
+    return count
 
 
 def test_the_zone_is_one_for_named_checkzone(house: LiveServer, tmp_path: Path) -> None:

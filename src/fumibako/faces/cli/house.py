@@ -105,3 +105,7 @@ class HouseError(Exception):
     def __init__(self, problem: str, **values: object) -> None:
         super().__init__(problem.format(**values))
         self.problem, self.values = problem, values
+
+
+class Misconfigured(HouseError):
+    """What the server is told by its configuration cannot be; trying again is no use. Exit 2."""

@@ -17,7 +17,7 @@ import click
 
 from fumibako import __version__
 from fumibako.faces.cli import account, alias, backup, demo, dns, domain, policy, queue, server
-from fumibako.faces.cli.house import House, HouseError
+from fumibako.faces.cli.house import House, HouseError, Misconfigured
 from fumibako.faces.cli.terminal import LANGUAGES, Terminal, system_language
 from fumibako.services import StoreUnavailable
 from fumibako.services.admin import AdminError
@@ -91,7 +91,8 @@ def _invoke(terminal: Terminal, arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_NO
     except (AdminError, HouseError) as error:
-        return _no(terminal, terminal.words(error.problem, **_translated(terminal, error.values)))
+        code = _no(terminal, terminal.words(error.problem, **_translated(terminal, error.values)))
+        return EXIT_USAGE if isinstance(error, Misconfigured) else code
     except StoreUnavailable:
         return _no(terminal, terminal.words(N_("the server's storage does not answer; nothing is known to have changed")))
     except BrokenPipeError:

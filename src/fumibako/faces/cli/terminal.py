@@ -1,6 +1,7 @@
 """The terminal: language, JSON or tables, and the way from a command to the open data directory.
 
-Contract: standard output carries the answer, standard error the complaints; exit 0 ok, 1 the answer is no, 2 usage, 70 bug.
+Contract: standard output carries the answer, standard error the complaints; exit 0 ok, 1 the answer is no, 2 usage or
+    configuration, 70 bug.
 Failure: a usage error when no data directory or password can be had; `fail` is the plain "no".
 """
 

@@ -2,7 +2,7 @@
 
 Specification: RFC 9051 §6.4.4; RFC 4731 §3 (RETURN); RFC 5182 §2 (SAVE and "$"); RFC 7162 §3.1.5, §3.1.6 (MODSEQ).
 Contract: "$" is remembered as uids, so that it survives expunges by others.
-Failure: store failures pass through.
+Failure: NO [LIMIT] (RFC 9051 §7.1) for a search that takes too long; store failures pass through.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from fumibako.faces.imap.conversation import Answer, Conversation, Declined
 from fumibako.proto.imap import commands as c
 from fumibako.proto.imap.format import format_esearch, format_search
 from fumibako.proto.imap.search import names_modseq
+from fumibako.services.pace import TookTooLong
 from fumibako.services.search import Search
 
 
@@ -24,6 +25,8 @@ async def search(talk: Conversation, command: c.Search) -> Answer:
         found = await working.run(command.key)
     except ValueError:
         raise Declined("There is no such sequence number", status="BAD") from None
+    except TookTooLong:
+        raise Declined("The search takes too long: ask for fewer messages, for instance with SINCE", b"LIMIT") from None
     uids = selection.view.uids
     numbers = [uids[at] for at in found] if command.uid else [at + 1 for at in found]
     if returns is None and talk.core.rev2:

@@ -17,13 +17,14 @@ from fumibako.faces.imap import list as list_
 from fumibako.faces.imap.append import Append
 from fumibako.faces.imap.auth import Authentication
 from fumibako.faces.imap.conversation import Answer, Conversation, Declined, ImapServices, refused
-from fumibako.faces.serve import Patience
+from fumibako.faces.serve import LOGIN_S, Patience
 from fumibako.net.stream import Stream
 from fumibako.proto.imap import commands as c
 from fumibako.proto.imap.server import CommandReceived, Event, ServerConfig, ServerConnection
 from fumibako.services.mailboxes import StoreRefused, StoreUnavailable
 
 BEFORE_LOGIN_S = 60.0
+REVOKED = "Log in again: the account's password or status has changed, or its storage was out of reach"
 IDLE_S = 30 * 60.0          # RFC 9051 §5.4: at least 30 minutes once logged in
 
 COMMANDS: dict[type, Callable[[Conversation, Any], Awaitable[Answer]]] = {
@@ -61,7 +62,7 @@ class Session:
         self._append = Append(self._talk)
         self._idling = False
         self._idle_s = idle_s
-        self._patience = Patience(services.clock)
+        self.patience = Patience(services.clock, LOGIN_S)
         self.core.greeting()
 
     # -- what faces.serve asks of a session --
@@ -69,7 +70,7 @@ class Session:
     @property
     def timeout_s(self) -> float:
         limit_s = self._idle_s if self._talk.is_authenticated else BEFORE_LOGIN_S
-        return min(self._patience.left_s(limit_s), self._append.remaining_s)
+        return min(self.patience.left_s(limit_s), self._append.remaining_s)
 
     def idle(self) -> Awaitable[None] | None:
         """Logged in, a session hears of changes: IDLE tells them, and a revoked account ends it at once."""
@@ -79,7 +80,7 @@ class Session:
         while not self.closed:
             self._talk.woken.clear()
             if self._talk.visit.revoked:
-                self._farewell("The account's password or status has changed", b"UNAVAILABLE")
+                self._farewell(REVOKED, b"UNAVAILABLE")
                 return
             if self._idling and self._talk.has_news:
                 await self._talk.synchronize(expunge=True)
@@ -91,7 +92,7 @@ class Session:
         self.core.tls_started()
 
     def on_timeout(self) -> None:
-        self._farewell("Idle for too long")
+        self._farewell("No login for too long" if self.patience.login_is_overdue else "Idle for too long")
 
     def on_stop(self) -> None:
         self._farewell("The server stops, connect again", b"UNAVAILABLE")
@@ -127,14 +128,14 @@ class Session:
             case c.IdleDone():
                 self._idling = False
                 await self._complete(Answer("IDLE completed"), expunge=True)
-        self._patience.begin()
+        self.patience.begin()
         self.closed = self.closed or self.core.closed
 
     # -- commands --
 
     async def _command(self, command: c.Command) -> None:
         if self._talk.is_authenticated and self._talk.visit.revoked:
-            self._farewell("The account's password or status has changed", b"UNAVAILABLE")
+            self._farewell(REVOKED, b"UNAVAILABLE")
             return
         match command:
             case c.Idle():
@@ -181,6 +182,8 @@ class Session:
 
     async def _complete(self, answer: Answer, *, expunge: bool) -> None:
         await self._talk.synchronize(expunge=expunge)
+        if self._talk.is_authenticated:
+            self.patience.logged_in()
         self.core.complete(answer.status, answer.text, answer.code)
         if self._authentication.exhausted:
             self.core.bye("Too many failed logins")

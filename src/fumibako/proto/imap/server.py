@@ -38,7 +38,8 @@ from fumibako.proto.imap.parse import parse_command
 from fumibako.proto.imap.scanner import CommandError, Context
 from fumibako.proto.reader import Need, ProtocolError
 
-MAX_BAD_BEFORE_LOGIN = 10
+MAX_BAD_BEFORE_LOGIN = 10       # in a row
+MAX_BAD_AFTER_LOGIN = 20        # in a row: over days, any client may say something that we don't know
 PLAINTEXT_MECHANISMS = frozenset({"PLAIN", "LOGIN"})
 
 
@@ -467,18 +468,17 @@ class ServerConnection:
     # -- refusals --
 
     def _refuse(self, tag: bytes | None, error: ProtocolError) -> None:
-        """Answers a command that never became an event; too many before login end the connection."""
+        """Answers a command that never became an event; too many in a row end the connection."""
         no, code = (error.no, error.code) if isinstance(error, CommandError) else (False, b"")
         self._out.append((tag or b"*") + b" " + self._condition("NO" if no else "BAD", str(error), code))
         if not no:
             self._count_bad()
 
     def _count_bad(self) -> None:
-        if self.state is State.NOT_AUTHENTICATED:
-            self._bad_in_a_row += 1
-        if self._bad_in_a_row >= MAX_BAD_BEFORE_LOGIN:
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row >= (MAX_BAD_BEFORE_LOGIN if self.state is State.NOT_AUTHENTICATED else MAX_BAD_AFTER_LOGIN):
             self.bye("Too many bad commands")
-            raise ProtocolError("too many bad commands before login")
+            raise ProtocolError("too many bad commands")
 
     def _refuse_frame(self, error: FrameError) -> None:
         """Answers a command that was not even read; where the octets that follow are its own, the connection ends."""

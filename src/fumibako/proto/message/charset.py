@@ -96,6 +96,32 @@ def is_utf8(octets: bytes) -> bool:
     return True
 
 
+def wide_decoder(label: str) -> codecs.IncrementalDecoder | None:
+    """A decoder that takes its octets as they come, for charsets in which every octet may be part of a character: UTF-16
+    and UTF-32; None for all others."""
+    label = label.lower()
+    if not (label.startswith(("utf-16", "utf-32", "utf16", "utf32")) and _LABEL.fullmatch(label)):
+        return None
+    try:
+        return codecs.getincrementaldecoder(label)("replace")
+    except LookupError:
+        return None
+
+
+def cut_text(octets: bytes) -> int:
+    """Where text without line ends may be cut, in its later half where that can be, with least harm under any label:
+    where JIS returns to ASCII, else behind a space or ">", which are half of no character, else between characters of UTF-8.
+    """
+    half = len(octets) // 2
+    if b"\x1b" in octets:
+        escape = max(octets.rfind(b"\x1b(B", half), octets.rfind(b"\x1b(J", half))
+        return escape + 3 if escape >= 0 else len(octets)
+    if end := max(octets.rfind(b" ", half), octets.rfind(b">", half)) + 1:
+        return end
+    leads = [at for at in range(max(half, len(octets) - 4), len(octets)) if octets[at] >= 0xC0]
+    return leads[-1] if leads and not octets[-1:].isascii() else len(octets)
+
+
 def html_charset(octets: bytes) -> str | None:
     """The charset an HTML document names in a `<meta>` near its start, lower case, or None."""
     match = _META_CHARSET.search(octets, 0, 1024)
@@ -126,7 +152,9 @@ def _decode_by_score(octets: bytes, family: str) -> tuple[str, str]:
     """The label's family if it decodes without a flaw, else the most Japanese-looking of three readings."""
     if family in _DECODERS and not _BAD.search(text := _DECODERS[family](octets)):
         return text, family
-    sample = octets[: octets.rfind(b"\n", 0, _SAMPLE_OCTETS) + 1] if len(octets) > _SAMPLE_OCTETS else octets
+    sample = octets
+    if len(octets) > _SAMPLE_OCTETS:
+        sample = octets[: octets.rfind(b"\n", 0, _SAMPLE_OCTETS) + 1 or 4 * _SAMPLE_OCTETS]
     if sample.isascii():
         sample = octets
     best = min(_DECODERS, key=lambda name: (_score(_DECODERS[name](sample)), name != family))
@@ -219,18 +247,13 @@ def _user_cell(row: int, column: int) -> str:
 
 def decode_euc(octets: bytes) -> str:
     """eucJP-ms: rows 13 and 89 to 92, which Python's codec refuses, are read through cp932."""
-    out: list[str] = []
-    start = 0
-    while start < len(octets):
-        try:
-            out.append(octets[start:].decode("euc_jp").translate(_AS_CP932))
-            break
-        except UnicodeDecodeError as error:
-            at = start + error.start
-        out.append(octets[start:at].decode("euc_jp").translate(_AS_CP932))
-        text, start = _euc_pair(octets, at)
-        out.append(text)
-    return "".join(out)
+    return octets.decode("euc_jp", _EUC_REFUSED).translate(_AS_CP932)
+
+
+def _on_refused(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of the codec, so that it goes on where it was: one pass, however much it refuses."""
+    assert isinstance(error, UnicodeDecodeError)
+    return _euc_pair(error.object, error.start)
 
 
 def _euc_pair(octets: bytes, at: int) -> tuple[str, int]:
@@ -239,6 +262,10 @@ def _euc_pair(octets: bytes, at: int) -> tuple[str, int]:
     if len(pair) == 2 and min(pair) >= 0xA1 and max(pair) <= 0xFE:
         return _pair_table("kanji")[(pair[0] & 0x7F) << 8 | pair[1] & 0x7F], at + 2
     return "\ufffd", at + 1
+
+
+_EUC_REFUSED = "fumibako-euc"
+codecs.register_error(_EUC_REFUSED, _on_refused)
 
 
 def _decode_utf8(octets: bytes) -> str:

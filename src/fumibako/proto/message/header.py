@@ -9,6 +9,7 @@ Failure: reading never raises: a line that is no field is a field without a name
 import re
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from fumibako.proto.message.words import FOLD, encode_words
@@ -169,7 +170,12 @@ _EPOCH_DAY = _EPOCH.toordinal()
 
 def format_date(instant_ms: int, offset_minutes: int) -> str:
     """`date-time` of RFC 5322 §3.3, e.g. `Fri, 26 Sep 2025 14:05:00 +0900`. `offset_minutes` is east of UTC."""
-    local = _EPOCH + timedelta(milliseconds=instant_ms, minutes=offset_minutes)
+    return _format_second(instant_ms // 1000, offset_minutes)
+
+
+@lru_cache(maxsize=8)       # all mail of a second has the same
+def _format_second(instant_s: int, offset_minutes: int) -> str:
+    local = _EPOCH + timedelta(seconds=instant_s, minutes=offset_minutes)
     sign, minutes = ("-", -offset_minutes) if offset_minutes < 0 else ("+", offset_minutes)
     return (
         f"{_DAY_NAMES[local.weekday()]}, {local.day} {_MONTH_NAMES[local.month - 1]} {local.year:04} "

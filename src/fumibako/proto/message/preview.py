@@ -13,7 +13,7 @@ from fumibako.proto.message.transfer import decode_body
 
 PREVIEW_CHARACTERS = 200
 PREVIEW_OCTETS = 360  # in UTF-8: 120 kanji, which say as much as 200 letters
-_SPACE = re.compile(r"[\s\u3000\u200b-\u200f\u2060\ufeff\x00-\x1f]+")
+_BLANK = dict.fromkeys([*range(0x20), *range(0x200B, 0x2010), 0x2060, 0xFEFF], " ")     # what shows nothing
 _SKIPPED = {"style": "</style", "script": "</script", "head": "</head", "title": "</title"}
 _TAG_NAME = re.compile(r"</?([a-z0-9]+)", re.IGNORECASE)
 
@@ -25,7 +25,7 @@ def preview(sample: bytes, encoding: str, charset: str | None, is_html: bool) ->
         text = html_text(decode_text(octets, charset or html_charset(octets)))
     else:
         text = decode_text(octets, charset)
-    line = _SPACE.sub(" ", text[: 8 * PREVIEW_CHARACTERS]).strip()[:PREVIEW_CHARACTERS]
+    line = " ".join(text[: 8 * PREVIEW_CHARACTERS].translate(_BLANK).split())[:PREVIEW_CHARACTERS]
     return line.encode("utf-8", "replace")[:PREVIEW_OCTETS].decode("utf-8", "ignore")
 
 

@@ -42,7 +42,7 @@ from fumibako.proto.smtp.transparency import DotWriter
 
 COMMAND_LINE_MAX = 512      # RFC 2449 §4 asks for 255 octets at least, CRLF included
 AUTH_LINE_MAX = 12288       # as in SMTP: RFC 4954 §4
-ERRORS_MAX = 20             # of syntax and sequence; the next one ends the conversation
+ERRORS_MAX = 20             # of syntax and sequence, after login in a row; the next one ends the conversation
 
 
 class State(enum.Enum):
@@ -135,7 +135,7 @@ class ServerConnection:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self.state = State.CONNECTED
-        self.errors = 0                 # syntax and sequence errors so far
+        self.errors = 0                 # syntax and sequence errors so far; after login since the last good command
         self._in = bytearray()
         self._out: list[bytes] = []
         self._scanned = 0               # no CRLF before this offset: never searched twice
@@ -241,6 +241,11 @@ class ServerConnection:
         self.send_message("".join(f"{number} {value}\r\n" for number, value in entries).encode("ascii"))
         self.end_message()
 
+    def farewell(self, response: Response) -> None:
+        """Said unasked, the last word of the conversation; whatever is unanswered stays so."""
+        self._out.append(format_response(response))
+        self.state = State.CLOSED
+
     def _refuse(self, response: Response) -> None:
         self.errors += 1
         self._out.append(format_response(response))
@@ -300,6 +305,8 @@ class ServerConnection:
         if (refusal := self._refusal(command, name)) is not None:
             self._refuse(refusal)
             return
+        if self.state is State.TRANSACTION:
+            self.errors = 0
         match command:
             case Capa():
                 self._capabilities()

@@ -82,6 +82,15 @@ class ClientConnection:
         self._tls = False               # 220 to STARTTLS: no more plaintext
         self._running: Generator[Event | None, None, None] | None = self._await("")
         self._writer: tuple[NewlineNormaliser, DotWriter] | None = None
+        self._paths: list[str] = []                     # of the transaction
+        self._replies: list[Reply] = []                 # to MAIL, then to each RCPT
+        self._results: dict[int, RecipientResult] = {}  # from DATA on
+
+    @property
+    def decided(self) -> dict[int, RecipientResult]:
+        """What the peer has said about recipients of the transaction, by their place in the envelope; of those it has only
+        accepted, nothing. A reply stands (RFC 5321 §4.2.1): this is what is left of a transaction that broke off."""
+        return (_rejected(self._paths, self._replies) if self._replies else {}) | self._results
 
     def after_tls(self) -> ClientConnection:
         """The core for what follows the handshake: what the peer offered before is forgotten (RFC 3207 §4.2)."""
@@ -155,10 +164,11 @@ class ClientConnection:
         if not recipients:
             raise ValueError("no recipients")
         paths = [recipient.forward_path for recipient in envelope.recipients]
+        self._paths, self._replies, self._results = paths, [], {}
         if (refusal := self._local_refusal(envelope, size_octets)) is not None:
             self._begin(_finish([RecipientResult(path, refusal, "MAIL") for path in paths]))
         else:
-            self._begin(self._transaction(mail, recipients, paths))
+            self._begin(self._transaction([mail, *recipients]))
 
     def send_message(self, octets: bytes) -> None:
         """The next octets of the message, after SendMessage."""
@@ -247,12 +257,11 @@ class ClientConnection:
             raise
         self._line(encode_base64(response or b""))
 
-    def _transaction(self, mail: bytes, recipients: list[bytes], paths: list[str]) -> Generator[Event | None, None, None]:
-        commands = [mail, *recipients]
+    def _transaction(self, commands: list[bytes]) -> Generator[Event | None, None, None]:
+        paths, replies = self._paths, self._replies
         pipelined = "PIPELINING" in self.capabilities
         if pipelined:
             self._out.append(b"".join(command + b"\r\n" for command in [*commands, b"DATA"]))
-        replies: list[Reply] = []
         for number, command in enumerate(commands):
             if self.closed or (not pipelined and number and not replies[0].is_positive):
                 replies.append(_NOT_SENT)
@@ -260,39 +269,37 @@ class ClientConnection:
             if not pipelined:
                 self._line(command)
             replies.append((yield from self._reply()))
-        results = _rejected(paths, replies)
-        if not self.closed and (pipelined or len(results) < len(paths)):
-            results |= yield from self._data(paths, results, pipelined)
+        rejected = self.decided
+        if not self.closed and (pipelined or len(rejected) < len(paths)):
+            yield from self._data([index for index in range(len(paths)) if index not in rejected], pipelined)
+        results = self.decided
         if replies[0].is_positive and all(result.stage != "." for result in results.values()):
             yield from self._abandon()
         yield TransactionResult(tuple(results[index] for index in range(len(paths))))
 
-    def _data(
-        self, paths: list[str], rejected: dict[int, RecipientResult], pipelined: bool
-    ) -> Generator[Event | None, None, dict[int, RecipientResult]]:
+    def _data(self, accepted: list[int], pipelined: bool) -> Generator[Event | None, None, None]:
         """DATA and the message: the results of the recipients that were not rejected."""
-        accepted = [index for index in range(len(paths)) if index not in rejected]
+        paths, results = self._paths, self._results
         if not pipelined:
             self._line(b"DATA")
         reply = yield from self._reply()
         if reply.code != 354:
             if reply.is_positive:
                 raise ProtocolError("neither 354 nor a refusal to DATA")
-            return {index: RecipientResult(paths[index], reply, "DATA") for index in accepted}
+            results |= {index: RecipientResult(paths[index], reply, "DATA") for index in accepted}
+            return
         if not accepted:
             # RFC 2920 §3.1: a server that accepts DATA without recipients gets an empty message.
             self._line(b".")
             if not self.lmtp:
                 yield from self._reply()
-            return {}
+            return
         self._writer = (NewlineNormaliser(), DotWriter())
         yield SendMessage()
-        results = {}
         for index in accepted:
             if self.lmtp or index == accepted[0]:       # RFC 2033 §4.2: LMTP has a reply for each of them
                 reply = reply if self.closed else (yield from self._reply())
             results[index] = RecipientResult(paths[index], reply, ".")
-        return results
 
     def _abandon(self) -> Generator[Event | None, None, None]:
         """Clear a transaction that came to nothing, so that the next one can begin."""
@@ -332,14 +339,14 @@ class ClientConnection:
 
 
 def _rejected(paths: list[str], replies: list[Reply]) -> dict[int, RecipientResult]:
-    """Results of those already rejected, by index; replies: to MAIL, then to each RCPT."""
+    """Results of those already rejected, by index; replies: to MAIL, then to each RCPT, as far as they came."""
     mail, *answers = replies
     if not mail.is_positive:
         return {index: RecipientResult(path, mail, "MAIL") for index, path in enumerate(paths)}
     # A 421 on the way is the reply to whoever had not been asked yet.
     last = next((reply for reply in answers if reply.code == 421), None)
     results = {}
-    for index, (path, answer) in enumerate(zip(paths, answers, strict=True)):
+    for index, (path, answer) in enumerate(zip(paths, answers, strict=False)):
         decisive = last if last is not None and (answer is _NOT_SENT or answer.is_positive) else answer
         if not decisive.is_positive:
             results[index] = RecipientResult(path, decisive, "RCPT")

@@ -1,6 +1,7 @@
 """The tables of each database file, as numbered steps that are applied once and never edited.
 
-Contract: a step's SHA-256 is kept with it; user_version is the number of the last step.
+Contract: a step's SHA-256 is kept with it; user_version is the number of the last step, written in its transaction: a
+    migration that is broken off goes on behind the last step that is whole.
 Failure: SchemaError in plain words where the file was written by a newer program or by altered steps.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from importlib import resources
 
+from fumibako.store.failpoint import reach
 from fumibako.store.sqlite.database import Database
 
 _MIGRATION = "CREATE TABLE migration(number INTEGER PRIMARY KEY, checksum TEXT NOT NULL, at_ms INTEGER NOT NULL) STRICT"
@@ -45,6 +47,7 @@ def migrate(database: Database, kind: str, now_ms: int) -> None:
             database.script(sql)
             database.run("INSERT INTO migration VALUES(?, ?, ?)", number, _checksum(sql), now_ms)
             database.run(f"PRAGMA user_version = {number}")
+            reach("mid-migration")
             database.run("COMMIT")
         except BaseException:
             if database.in_transaction:

@@ -16,7 +16,8 @@ import apsw
 Row = tuple[Any, ...]
 
 _STATEMENTS = 256
-_CHECKPOINT_PAGES = 2_000
+_WRITER = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536", "temp_store = MEMORY",
+           "wal_autocheckpoint = 2000")
 
 
 class Database:
@@ -62,17 +63,27 @@ class Database:
     def close(self) -> None:
         self.connection.close()
 
+    def keep_log(self) -> None:
+        """After a failure: `close` then leaves the log to the next one who opens it. To merge it would sync a second time."""
+        self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+    def abandon(self) -> None:
+        """Close after a failure."""
+        self.keep_log()
+        self.connection.close()
+
 
 def open_writer(path: Path, vfs: str = "") -> Database:
     """Makes the file where it is missing."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs=vfs or None,
                                  statementcachesize=_STATEMENTS)
     database = Database(path, connection)
-    database.run("PRAGMA journal_mode = WAL")
-    database.run("PRAGMA synchronous = FULL")
-    database.run("PRAGMA cache_size = -65536")
-    database.run("PRAGMA temp_store = MEMORY")
-    database.run(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    try:
+        for setting in _WRITER:
+            database.run(f"PRAGMA {setting}")
+    except BaseException:
+        database.abandon()
+        raise
     return database
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fumibako.model.account import Account, AccountStatus, Alias, Domain, PasswordRecord, Setting
+from fumibako.model.account import Account, AccountStatus, Alias, Domain, Hold, PasswordRecord, Setting
 from fumibako.model.address import address_key, domain_of, split_address
 from fumibako.model.change import Revoked
 from fumibako.model.frames import MakeSecret
@@ -22,13 +22,16 @@ from fumibako.model.ops import (
     AddAccount,
     AddAlias,
     AddDomain,
+    AddHold,
     AliasMade,
+    Counted,
     DomainMade,
     Done,
     Refusal,
     RemoveAccount,
     RemoveAlias,
     RemoveDomain,
+    RemoveHold,
     SetAccountStatus,
     SetPassword,
     SetSetting,
@@ -172,6 +175,31 @@ def remove_account(unit: Unit, operation: RemoveAccount, now_ms: int) -> Execute
     database.run("DELETE FROM setting WHERE scope = ?", f"account:{account.address}")
     _touch_domain(database, account.domain_id)
     return Done(), (Revoked(account.id),)
+
+
+def add_hold(unit: Unit, operation: AddHold, now_ms: int) -> Executed:
+    account = _account(unit.database, _key(operation.address))
+    unit.database.run("INSERT OR IGNORE INTO hold VALUES(?, ?, ?, ?)", account.id, operation.reason, account.address, now_ms)
+    return Done(), ()
+
+
+def remove_hold(unit: Unit, operation: RemoveHold, now_ms: int) -> Executed:
+    """An address may have had several accounts, one after the other: the living one comes first."""
+    key, wanted = _key(operation.address), operation.reason
+    holds = [hold for hold in read_holds(unit.database, key) if wanted is None or hold.reason == wanted]
+    living = unit.database.row("SELECT id FROM principal WHERE address_key = ?", key)
+    gone = [hold for hold in holds if living and hold.account_id == living[0]] or holds
+    if not gone:
+        raise StoreRefused(Refusal.NO_SUCH_HOLD, key)
+    unit.database.many("DELETE FROM hold WHERE account_id = ? AND reason = ?", [(hold.account_id, hold.reason) for hold in gone])
+    return Counted(len(gone)), ()
+
+
+def read_holds(database: Database, key: str = "") -> list[Hold]:
+    """Those of an address (model.address.address_key), "" for all; of removed accounts as well."""
+    rows = database.rows("SELECT account_id, address, reason, created_ms FROM hold ORDER BY account_id, created_ms, reason")
+    holds = [Hold(AccountId(row[0]), *row[1:]) for row in rows]
+    return [hold for hold in holds if not key or address_key(hold.address) == key]
 
 
 # -- aliases, settings, secrets --

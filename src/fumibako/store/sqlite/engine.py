@@ -21,26 +21,27 @@ import apsw
 
 from fumibako.model import ops
 from fumibako.model.account import AccountStatus
-from fumibako.model.change import Notice
+from fumibako.model.change import Notice, Rang
 from fumibako.model.frames import Command, MakeSecret, PutCache
 from fumibako.model.ids import AccountId, MailboxId
-from fumibako.model.ops import Done, Refusal, Refused, Result
+from fumibako.model.ops import Counted, Done, Refusal, Refused, Result
 from fumibako.store.base import StoreRefused, StoreUnavailable
 from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import reach
 from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.schema import migrate
 from fumibako.store.segment import SegmentReader, SegmentWriter, SyncFailed, segment_numbers, settle_names
-from fumibako.store.sqlite import directory, housekeeping, mail, mailboxes, queue
+from fumibako.store.sqlite import compaction, directory, housekeeping, mail, mailboxes, queue, recovery
 from fumibako.store.sqlite.database import Database, open_writer
 from fumibako.store.sqlite.layout import CONTROL, LOCK, QUEUE, SPOOL, make_directories, shard_directory
-from fumibako.store.sqlite.outbox import Outboxes, drain_outbox
+from fumibako.store.sqlite.outbox import Outbox, drain_outbox
 from fumibako.store.sqlite.unit import Executed, Unit
 
 _log = logging.getLogger(__name__)
 
 SHARD_ACCOUNTS = 2_000
 SHARD_OCTETS = 20 * 1024**3
+_TIDIED_AT_ONCE = 4     # shards looked at for something to tidy
 
 Outcome = tuple[Result | StoreUnavailable, tuple[Notice, ...]]
 _Executor = Callable[[Unit, Any, int], Executed]
@@ -69,7 +70,7 @@ def _put_cache(unit: Unit, operation: PutCache, now_ms: int) -> Executed:
 
 _MAIL: dict[type, _Executor] = {
     ops.Deliver: mail.deliver, ops.Append: mail.append, ops.SetFlags: mail.set_flags, ops.Copy: mail.copy,
-    ops.Move: mail.move, ops.Expunge: mail.expunge, ops.OpenAccount: mailboxes.open_account,
+    ops.Move: mail.move, ops.Expunge: mail.expunge, ops.Recover: recovery.recover, ops.OpenAccount: mailboxes.open_account,
     ops.CreateMailbox: mailboxes.create_mailbox, ops.DeleteMailbox: mailboxes.delete_mailbox,
     ops.RenameMailbox: mailboxes.rename_mailbox, ops.Subscribe: mailboxes.subscribe, PutCache: _put_cache,
 }
@@ -80,7 +81,8 @@ _QUEUE: dict[type, _Executor] = {
 _DIRECTORY: dict[type, _Executor] = {
     ops.AddDomain: directory.add_domain, ops.RemoveDomain: directory.remove_domain, ops.AddAccount: directory.add_account,
     ops.SetPassword: directory.set_password, ops.SetAccountStatus: directory.set_account_status,
-    ops.RemoveAccount: directory.remove_account, ops.AddAlias: directory.add_alias, ops.RemoveAlias: directory.remove_alias,
+    ops.RemoveAccount: directory.remove_account, ops.AddHold: directory.add_hold, ops.RemoveHold: directory.remove_hold,
+    ops.AddAlias: directory.add_alias, ops.RemoveAlias: directory.remove_alias,
     ops.SetSetting: directory.set_setting, ops.UnsetSetting: directory.unset_setting, MakeSecret: directory.make_secret,
 }
 _EXECUTORS = _MAIL | _QUEUE | _DIRECTORY
@@ -106,13 +108,14 @@ class Engine:
             for shard_id, name in self._control.database.rows("SELECT id, directory FROM shard ORDER BY id"):
                 self._open_shard(shard_id, name, now_ms)
             if not self._shards:
-                self._new_shard(now_ms)
+                self._new_shard(1, now_ms)
         except BaseException:
             self.disk.close(self._lock)
             raise
         reach("recovered")
         self._places: dict[AccountId, int] = {}     # account -> shard; this process alone changes it
         self._free_octets = 0
+        self._tidied = 0                            # the unit that housekeeping saw last
         self._reserve_octets = reserve_octets(self.disk, directory)
 
     def close(self) -> None:
@@ -128,7 +131,7 @@ class Engine:
     def give_up(self) -> None:
         """After EngineFailed: `close` then leaves the logs to the next start. To merge them would sync a second time."""
         for unit in self._units():
-            unit.database.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            unit.database.keep_log()
 
     def _units(self) -> list[Unit]:
         """In the order in which they commit."""
@@ -139,7 +142,12 @@ class Engine:
     def _open(self, path: Path, kind: str, now_ms: int) -> Database:
         self.disk.close(self.disk.open_write(path))     # SQLite would make it readable for others
         database = open_writer(path, self.disk.vfs)
-        migrate(database, kind, now_ms)
+        reach("database-opened")
+        try:
+            migrate(database, kind, now_ms)
+        except BaseException:
+            database.abandon()
+            raise
         return database
 
     def _open_segments(self, database: Database, directory: Path) -> SegmentWriter:
@@ -159,12 +167,14 @@ class Engine:
     def _segments_of(self, shard_id: int) -> Path:
         return self.directory / shard_directory(shard_id) / "seg"
 
-    def _new_shard(self, now_ms: int) -> None:
-        """The files first, then the row: a crash between leaves an empty shard that the next try takes over."""
-        shard_id = max(self._shards, default=0) + 1
+    def _new_shard(self, shard_id: int, now_ms: int) -> None:
+        """The files first, then the row: a crash or a refusal between leaves an empty shard that the next try takes over."""
         name = shard_directory(shard_id)
-        make_directories(self.disk, self.directory, name)
-        self._open_shard(shard_id, name, now_ms)
+        if shard_id not in self._shards:
+            make_directories(self.disk, self.directory, name)
+            reach("shard-directory")
+            self._open_shard(shard_id, name, now_ms)
+            reach("shard-opened")
         self._control.database.run("INSERT INTO shard VALUES(?, ?, ?)", shard_id, name, now_ms)
 
     # -- a batch --
@@ -194,15 +204,14 @@ class Engine:
     def _run(self, index: int, operation: Command, now_ms: int, outcomes: list[Outcome]) -> Outcome:
         """One operation in its savepoint; a full disk takes the earlier ones of its transaction along."""
         try:
-            unit = self._unit_for(operation, now_ms)
+            unit = self._unit_for(operation)
             self._check_space(unit, operation)
         except StoreRefused as refused:
             return Refused(refused.refusal, refused.detail), ()
         if unit.failed:
             return unit.failed, ()
         if not unit.active:
-            unit.database.run("BEGIN IMMEDIATE")
-            unit.active = True
+            unit.begin()
             reach("batch-begun")
         try:
             outcome = self._in_savepoint(unit, operation, now_ms)
@@ -210,6 +219,7 @@ class Engine:
             self._fail(unit, stopped.result, outcomes)
             return stopped.result, ()
         unit.members.append(index)
+        unit.kinds.add(type(operation))
         return outcome
 
     def _in_savepoint(self, unit: Unit, operation: Command, now_ms: int) -> Outcome:
@@ -217,6 +227,8 @@ class Engine:
         mark = unit.segments.mark() if unit.segments else None
         database.run("SAVEPOINT operation")
         try:
+            if isinstance(operation, ops.AddAccount):
+                self._make_room(now_ms)
             outcome: Outcome = _EXECUTORS[type(operation)](unit, operation, now_ms)
             database.run("RELEASE operation")
             reach("operation-done")
@@ -241,9 +253,9 @@ class Engine:
             if unit.segments:
                 _register(unit.database, unit.segments, now_ms)
                 unit.segments.flush()
-            reach("before-commit")
+            reach("before-commit", unit.kinds)
             unit.database.run("COMMIT")
-            reach("after-commit")
+            reach("after-commit", unit.kinds)
         except (apsw.Error, OSError) as error:
             try:
                 _raise_if_fatal(error)
@@ -253,8 +265,7 @@ class Engine:
             raise
         if unit.segments:
             unit.segments.keep()
-        unit.active = False
-        unit.members.clear()
+        unit.end()
 
     def _fail(self, unit: Unit, result: Refused, outcomes: list[Outcome]) -> None:
         """Undo the unit's transaction; all its operations of this batch, also those that would come yet, get `result`."""
@@ -265,17 +276,22 @@ class Engine:
             unit.segments.drop()
         for index in unit.members:
             outcomes[index] = result, ()
-        unit.members.clear()
-        unit.active = False
+        unit.end()
         self._places.clear()
 
     def _drain(self, operation: Command, now_ms: int) -> Outcome:
+        """Shard by shard; one whose disk is full holds up no other."""
         assert isinstance(operation, ops.DrainOutbox)
-        shards = [(unit, SegmentReader(self.disk, self._segments_of(shard_id))) for shard_id, unit in self._shards.items()]
-        try:
-            return drain_outbox(Outboxes(self._queue, shards, self._commit_alone), operation, now_ms)
-        except (apsw.Error, OSError) as error:
-            return self._undone(error), ()
+        moved, full = 0, None
+        for shard_id, unit in self._shards.items():
+            outbox = Outbox(self._queue, unit, self._segments_of(shard_id), self.disk, self.directory / SPOOL, self._commit_alone)
+            try:
+                moved += drain_outbox(outbox, operation.limit - moved, now_ms)
+            except StoreRefused as refused:
+                full = Refused(refused.refusal, refused.detail)
+            except (apsw.Error, OSError) as error:
+                full = self._undone(error)
+        return full or Counted(moved), (Rang(),) if moved or full else ()
 
     def _undone(self, error: Exception) -> Refused:
         """What was under way outside a batch is undone where the disk is full; raises where it is anything else."""
@@ -288,24 +304,24 @@ class Engine:
             return stopped.result
         raise error
 
-    def _commit_alone(self, unit: Unit, now_ms: int) -> bool:
-        """Commit a transaction outside a batch; False when the disk is full."""
+    def _commit_alone(self, unit: Unit, now_ms: int, kind: type = ops.DrainOutbox) -> None:
+        """Commit a transaction outside a batch; StoreRefused when the disk is full. kind: what it is for."""
         outcomes: list[Outcome] = [(Done(), ())]
         unit.members.append(0)
+        unit.kinds.add(kind)
         self._commit(unit, now_ms, outcomes)
-        return isinstance(outcomes[0][0], Done)
+        if isinstance(outcomes[0][0], Refused):
+            raise StoreRefused(outcomes[0][0].refusal, f"{unit.name}: {outcomes[0][0].detail}")
 
     # -- where an operation belongs --
 
-    def _unit_for(self, operation: Command, now_ms: int) -> Unit:
+    def _unit_for(self, operation: Command) -> Unit:
         kind = type(operation)
         if kind in _MAIL:
             return self._shards[self._shard_of(_accounts_of(operation))]
         if kind in _QUEUE:
             return self._queue
-        if isinstance(operation, ops.AddAccount):
-            self._make_room(now_ms)
-        elif isinstance(operation, ops.RemoveAccount | ops.SetAccountStatus):
+        if isinstance(operation, ops.RemoveAccount | ops.SetAccountStatus):
             self._places.clear()
         return self._control
 
@@ -327,11 +343,20 @@ class Engine:
         return place
 
     def _make_room(self, now_ms: int) -> None:
-        """DESIGN §3: a new shard at 2,000 accounts or 20 GB of mail.db."""
-        newest = max(self._shards)
-        accounts = self._control.database.row("SELECT count(*) FROM principal WHERE shard = ?", newest)[0]
-        if accounts >= SHARD_ACCOUNTS or self.disk.size_octets(self._shards[newest].database.path) >= SHARD_OCTETS:
-            self._new_shard(now_ms)
+        """DESIGN §3: a new shard at 2,000 accounts or 20 GB of mail.db; its row is part of the account's own operation."""
+        newest, accounts = self._control.database.row(
+            "SELECT max(id), (SELECT count(*) FROM principal WHERE shard = (SELECT max(id) FROM shard)) FROM shard")
+        if accounts < SHARD_ACCOUNTS and self.disk.size_octets(self._shards[newest].database.path) < SHARD_OCTETS:
+            return
+        free_octets = self.disk.free_octets(self.directory)
+        if not has_room(free_octets, self._reserve_octets, 0):
+            raise StoreRefused(Refusal.DISK_FULL, f"{free_octets} octets are free: too few for another shard")
+        try:
+            self._new_shard(newest + 1, now_ms)
+        except OSError as error:
+            if _is_full(error):
+                raise
+            raise EngineFailed(f"shard {newest + 1}: {error}") from error
 
     def _check_space(self, unit: Unit, operation: Command) -> None:
         size = sum(body.size_octets for body in _bodies_of(operation))
@@ -352,26 +377,60 @@ class Engine:
             raise StoreRefused(Refusal.NO_SUCH_MAILBOX, f"account {account_id} mailbox {mailbox_id}")
         return int(row[0])
 
-    def housekeep(self, now_ms: int, *, pinned: bool = False) -> None:
-        """A short piece of the work that nobody waits for: purging, trimming, unlinking; call it when idle.
+    def housekeep(self, now_ms: int, *, pinned: bool = False) -> bool:
+        """A short piece of the work that nobody waits for: purging, trimming, compacting, unlinking.
 
-        pinned: a backup reads the segments, so that their files stay as they are.
+        pinned: a backup reads the segments, so no file of theirs goes. True: something was done, there may be more.
         """
         try:
             housekeeping.tidy_queue(self._queue, now_ms)
-            for unit in self._shards.values():
-                housekeeping.tidy_shard(unit, self._control.database, now_ms)
-            if not pinned:
-                housekeeping.tidy_segments(self._queue, self.disk, self.directory / QUEUE)
-                for shard_id, unit in self._shards.items():
-                    housekeeping.tidy_segments(unit, self.disk, self._segments_of(shard_id))
             housekeeping.tidy_spool(self.disk, self.directory / SPOOL, now_ms)
+            units = [self._queue, *self._shards.values()]
+            for _ in units[:_TIDIED_AT_ONCE]:
+                self._tidied = (self._tidied + 1) % len(units)
+                if self._tidy(units[self._tidied], now_ms, pinned=pinned):
+                    return True
+        except StoreRefused as refused:
+            _log.warning("nothing is tidied: %s", refused.detail)
         except (apsw.Error, SyncFailed, OSError) as error:
             try:
-                refused = self._undone(error)
+                _log.warning("nothing is tidied: %s", self._undone(error).detail)
             except (apsw.Error, OSError):
                 raise EngineFailed(f"{type(error).__name__}: {error}") from error
-            _log.warning("nothing is tidied: %s", refused.detail)
+        return False
+
+    def _tidy(self, unit: Unit, now_ms: int, *, pinned: bool) -> bool:
+        """One piece of one kind, the first there is. True when there was one."""
+        is_queue = unit is self._queue
+        if not is_queue and housekeeping.tidy_shard(unit, self._control.database, now_ms):
+            return True
+        directory = self.directory / QUEUE if is_queue else unit.database.path.parent / "seg"
+        # Bodies of the queue come and go in order: whole segments die, none needs compaction.
+        found = compaction.survey(unit, self.disk, directory, now_ms, compacting=not is_queue)
+        if found.marked:
+            return True
+        if found.thin:
+            if self._move_piece(unit, directory, found.thin, now_ms):
+                return True
+            unit.surveyed = found.thin      # those behind it get their turn
+        return not pinned and compaction.unlink_replaced(unit.database, self.disk, directory, now_ms) > 0
+
+    def _move_piece(self, unit: Unit, directory: Path, number: int, now_ms: int) -> bool:
+        if not has_room(self.disk.free_octets(self.directory), self._reserve_octets, compaction.PIECE_OCTETS):
+            return False
+        reader = SegmentReader(self.disk, directory)
+        try:
+            piece = compaction.read_piece(unit, reader, number)
+        except OSError as error:
+            unit.left_alone.add(number)
+            _log.error("segment %d of %s is not compacted: %s; fumibako check names what is damaged", number, unit.name, error)
+            return False
+        finally:
+            reader.close()
+        unit.begin()
+        compaction.move_piece(unit, number, piece, now_ms)
+        self._commit_alone(unit, now_ms, compaction.Moving)
+        return True
 
 
 def _lock(disk: DiskIO, path: Path) -> int:
@@ -387,15 +446,18 @@ def _lock(disk: DiskIO, path: Path) -> int:
 def _register(database: Database, segments: SegmentWriter, now_ms: int) -> None:
     """Rows of new segments go with the first transaction that uses them."""
     for number, own in segments.unregistered:
-        database.run("INSERT INTO segment VALUES(?, ?, ?, ?)", number, int(own), int(own), now_ms)
+        database.run("INSERT INTO segment(id, own, sealed, created_ms) VALUES(?, ?, ?, ?)", number, int(own), int(own), now_ms)
     for number in segments.sealed:
         database.run("UPDATE segment SET sealed = 1 WHERE id = ?", number)
 
 
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+
+
 def _raise_if_fatal(error: Exception) -> None:
     """_Stopped where the disk is full, EngineFailed where nothing is sure any more; returns for everything else."""
-    full = isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
-    if full:
+    if _is_full(error):
         raise _Stopped(Refused(Refusal.DISK_FULL, str(error))) from error
     if isinstance(error, apsw.IOError | apsw.CorruptError | apsw.NotADBError | apsw.NoMemError | SyncFailed | EngineFailed):
         raise EngineFailed(f"{type(error).__name__}: {error}") from error

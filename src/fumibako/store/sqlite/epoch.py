@@ -10,8 +10,11 @@ Failure: apsw.Error; nothing is changed then.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fumibako.model.ids import AccountId
+from fumibako.store.sqlite.account import new_account_write
 from fumibako.store.sqlite.database import Database
 
 UIDS = 1 << 20
@@ -40,8 +43,8 @@ def jump(backup_ms: int, now_ms: int) -> Jump:
                 now_ms // 1000)
 
 
-def begin_epoch(database: Database, kind: str, by: Jump) -> None:
-    """kind: as in store.schema."""
+def begin_epoch(database: Database, kind: str, by: Jump, owners: Sequence[int] = ()) -> None:
+    """kind: as in store.schema; owners: ids of the accounts that belong to this shard."""
     database.run("BEGIN IMMEDIATE")
     try:
         _raise_sequences(database, by)
@@ -53,6 +56,7 @@ def begin_epoch(database: Database, kind: str, by: Jump) -> None:
             database.run("UPDATE segment SET sealed = 1")
         if kind == "mail":
             _raise_accounts(database, by)
+            _open_accounts(database, by, owners)
             for row in database.rows("SELECT account_id, id FROM mailbox WHERE uid_next > ?", LAST_UID):
                 _renumber(database, *row)
         database.run("COMMIT")
@@ -80,6 +84,15 @@ def _raise_accounts(database: Database, by: Jump) -> None:
     database.run("UPDATE mailbox SET uid_next = uid_next + ?, "
                  "highest_modseq = (SELECT modseq FROM account WHERE id = account_id)", by.uids)
     database.run("UPDATE entry SET modseq = (SELECT modseq FROM account WHERE id = account_id)")
+
+
+def _open_accounts(database: Database, by: Jump, owners: Sequence[int]) -> None:
+    """An account makes its mailboxes when it is first used. Where that was in the lost time, it must not happen again with
+    the same numbers: so it happens now, above them."""
+    known = {row[0] for row in database.rows("SELECT id FROM account")}
+    for account_id in owners:
+        if account_id not in known:
+            new_account_write(database, AccountId(account_id), by.now_s * 1000, by.counts, by.now_s + UID_VALIDITIES).save()
 
 
 def _renumber(database: Database, account_id: int, mailbox_id: int) -> None:

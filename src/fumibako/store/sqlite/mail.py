@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from fumibako.model.change import Arrived, Change, FlagsChanged
+from fumibako.model.change import Arrived, Change, FlagsChanged, Notice, Rang
 from fumibako.model.ids import AccountId, EmailId, MailboxId, ModSeq, Uid
 from fumibako.model.mailbox import INBOX, Flag
 from fumibako.model.ops import (
@@ -34,6 +34,7 @@ from fumibako.model.ops import (
 )
 from fumibako.store.sqlite.account import AccountWrite, MailboxRow, open_account_write
 from fumibako.store.sqlite.database import Database
+from fumibako.store.sqlite.outbox import put_outgoing
 from fumibako.store.sqlite.unit import Executed, Unit, add_blob, json_list
 
 RECOVERABLE_MS = 14 * 24 * 60 * 60 * 1000       # how long a message without entries keeps its octets
@@ -47,12 +48,13 @@ _INSERT_EMAIL = "INSERT INTO email VALUES(?, ?, ?, ?, ?, ?, ?, ?, 1, 0)"
 
 
 def deliver(unit: Unit, operation: Deliver, now_ms: int) -> Executed:
-    """One body into the mailboxes of its recipients: all of them or, by an exception, none."""
+    """One body into the mailboxes of its recipients and, for others, the outbox: all of it or, by an exception, nothing."""
     placed = [_delivered_before(unit.database, operation.trace_id, recipient) for recipient in operation.recipients]
     fresh = [recipient for recipient, known in zip(operation.recipients, placed, strict=True) if known is None]
     if not fresh:
         return Delivered(tuple(known for known in placed if known)), ()
-    blob = add_blob(unit, operation.body, operation.trace_id, [recipient.account_id for recipient in fresh], len(fresh))
+    owners = [recipient.account_id for recipient in fresh]
+    blob = add_blob(unit, operation.body, operation.trace_id, owners, len(fresh) + len(operation.outgoing))
     _add_cache(unit.database, blob, operation.cache)
     writes: dict[AccountId, AccountWrite] = {}
     for at, recipient in enumerate(operation.recipients):
@@ -61,7 +63,9 @@ def deliver(unit: Unit, operation: Deliver, now_ms: int) -> Executed:
             if write is None:
                 write = writes[recipient.account_id] = open_account_write(unit.database, recipient.account_id, now_ms)
             placed[at] = _deliver_one(write, operation, recipient, blob)
-    return Delivered(tuple(known for known in placed if known)), _saved(writes.values())
+    put_outgoing(unit.database, owners[0], operation.outgoing, blob, now_ms)
+    changes: tuple[Notice, ...] = _saved(writes.values())
+    return Delivered(tuple(known for known in placed if known)), (*changes, Rang()) if operation.outgoing else changes
 
 
 def _deliver_one(write: AccountWrite, operation: Deliver, recipient: LocalRecipient, blob: int) -> Placed:

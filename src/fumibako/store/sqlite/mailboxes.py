@@ -45,17 +45,21 @@ def open_account(unit: Unit, operation: OpenAccount, now_ms: int) -> Executed:
 
 def create_mailbox(unit: Unit, operation: CreateMailbox, now_ms: int) -> Executed:
     write = open_account_write(unit.database, operation.account_id, now_ms)
-    name = mailbox_name(operation.name)
+    mailbox = make_mailbox(write, mailbox_name(operation.name), operation.special_use)
+    return MailboxMade(mailbox.id, mailbox.uid_validity), _change(write)
+
+
+def make_mailbox(write: AccountWrite, name: str, special_use: str = "") -> MailboxRow:
+    """name: as `mailbox_name` gave it."""
     old = write.mailbox_named(name)
     if old and not old.no_select:
         raise StoreRefused(Refusal.EXISTS, name)
-    _check_special_use(write, operation.special_use)
+    _check_special_use(write, special_use)
     _check_count(write)
     if old:
         _delete_row(write, old)     # RFC 8474 §4.1: a name that is made anew is another mailbox
     _make_superiors(write, name)
-    mailbox = write.add_mailbox(name, operation.special_use)
-    return MailboxMade(mailbox.id, mailbox.uid_validity), _change(write)
+    return write.add_mailbox(name, special_use)
 
 
 def _check_special_use(write: AccountWrite, special_use: str) -> None:

@@ -59,11 +59,17 @@ def queue_item(message: Row, recipients: list[Row]) -> QueueItem:
 
 def enqueue(unit: Unit, operation: Enqueue, now_ms: int) -> Executed:
     database = unit.database
-    known = database.row("SELECT id FROM q_message WHERE trace_id = ?", operation.trace_id)
-    if known or database.row("SELECT 1 FROM q_finished WHERE trace_id = ?", operation.trace_id):
+    if is_known(database, operation.trace_id):
+        known = database.row("SELECT id FROM q_message WHERE trace_id = ?", operation.trace_id)
         return Queued(QueueId(known[0] if known else 0), duplicate=True), ()
     blob = add_blob(unit, operation.body, operation.trace_id, (), 1)
     return Queued(insert_message(database, operation, blob)), () if operation.held else (Rang(),)
+
+
+def is_known(database: Database, trace_id: bytes) -> bool:
+    """Whether a message of that trace_id waits here or has been through."""
+    return database.row("SELECT 1 FROM q_message WHERE trace_id = ?1 UNION ALL SELECT 1 FROM q_finished WHERE trace_id = ?1",
+                        trace_id) is not None
 
 
 def insert_message(database: Database, operation: Enqueue, blob: int) -> QueueId:
@@ -146,26 +152,28 @@ def _next_due_ms(database: Database, busy: str) -> int:
 
 def settle(unit: Unit, operation: Settle, now_ms: int) -> Executed:
     """The outcomes and the notifications they cause stand or fall together."""
-    for outcome in operation.outcomes:
-        _record(unit.database, operation.queue_id, outcome)
+    recorded = sum([_record(unit.database, operation.queue_id, outcome) for outcome in operation.outcomes])
+    notifications = operation.notifications if recorded else ()
     reach("mid-settle")
-    for notification in operation.notifications:
+    for notification in notifications:
         enqueue(unit, notification, now_ms)
     finish(unit.database, operation.queue_id, now_ms)
-    return Done(), (Rang(),) if operation.notifications else ()
+    return Done(), (Rang(),) if notifications else ()
 
 
-def _record(database: Database, queue_id: QueueId, settled: RecipientOutcome) -> None:
+def _record(database: Database, queue_id: QueueId, settled: RecipientOutcome) -> int:
+    """How many rows it changed: 0 or 1. What has ended has ended; an attempt that was counted is not counted again."""
     kind, last = settled.outcome.kind, pack(settled.outcome)
     if kind is OutcomeKind.DEFERRED:
         # The administrator may have held it meanwhile: state stays as it is.
         database.run("UPDATE q_recipient SET attempts = attempts + 1, due_ms = ?, last = ?, crashes = 0, leased = 0, "
-                     f"delay_warned = max(delay_warned, ?) WHERE id = ? AND message_id = ? AND {_OPEN}",
-                     settled.due_ms, last, int(settled.delay_warned), settled.recipient_id, queue_id)
+                     f"delay_warned = max(delay_warned, ?) WHERE id = ? AND message_id = ? AND attempts = ? AND {_OPEN}",
+                     settled.due_ms, last, int(settled.delay_warned), settled.recipient_id, queue_id, settled.attempts)
     else:
         state = RecipientState.FAILED if kind is OutcomeKind.FAILED else RecipientState.DELIVERED
         database.run("UPDATE q_recipient SET state = ?, attempts = attempts + 1, last = ?, leased = 0 "
                      f"WHERE id = ? AND message_id = ? AND {_OPEN}", state.value, last, settled.recipient_id, queue_id)
+    return database.changes
 
 
 def finish(database: Database, queue_id: int, now_ms: int) -> None:

@@ -1,7 +1,7 @@
 """Everything that is read: each read method of the contract, synchronous, on read-only connections.
 
-Contract: usable from several threads; a call takes a set of connections for itself and gives it back. Answers are
-    fetched whole. A statement that runs longer than 5 s is interrupted.
+Contract: usable from several threads (`directory_version`: from one); a call takes a set of connections for itself
+    and gives it back. Answers are fetched whole. A statement that runs longer than 5 s is interrupted.
 Failure: apsw.Error of a damaged database; OSError for a blob that is damaged or gone.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from fumibako.model.account import Account, Alias, Domain, PasswordRecord, Setting
+from fumibako.model.account import Account, Alias, Domain, Hold, PasswordRecord, Setting
 from fumibako.model.change import Change
 from fumibako.model.ids import AccountId, DomainId, EmailId, MailboxId, ModSeq, QueueId, Uid
-from fumibako.model.mailbox import INBOX, Entry, Mailbox, Quota
+from fumibako.model.mailbox import INBOX, Entry, Mailbox, Quota, Recoverable
 from fumibako.model.ops import Body
 from fumibako.model.queue import QueueItem
 from fumibako.model.view import View
@@ -35,9 +35,11 @@ from fumibako.store.sqlite.directory import (
     account_value,
     alias_key,
     read_alias,
+    read_holds,
 )
 from fumibako.store.sqlite.layout import CONTROL, QUEUE, SPOOL, shard_directory
 from fumibako.store.sqlite.queue import MESSAGE_COLUMNS, RECIPIENT_COLUMNS, queue_item
+from fumibako.store.sqlite.recovery import read_recoverable
 from fumibako.store.sqlite.unit import json_list
 
 STATEMENT_S = 5.0
@@ -86,6 +88,7 @@ class Reader:
     def __init__(self, directory: Path, disk: DiskIO | None = None) -> None:
         self.directory, self._disk = directory, disk or DiskIO()
         self._control = _Pool(directory / CONTROL, self._disk)
+        self._watch: Database | None = None
         self._queue = _Pool(directory / f"{QUEUE}.db", self._disk)
         self._queue_segments = SegmentReader(self._disk, directory / QUEUE)
         self._shards: dict[int, tuple[_Pool, SegmentReader]] = {}
@@ -93,11 +96,19 @@ class Reader:
 
     def close(self) -> None:
         self._control.close()
+        if self._watch:
+            self._watch.close()
         for pool, segments in [(self._queue, self._queue_segments), *self._shards.values()]:
             pool.close()
             segments.close()
 
     # -- directory --
+
+    def directory_version(self) -> int:
+        """SQLite counts the commits a connection comes to see, so this connection is always the same one."""
+        if self._watch is None:
+            self._watch = open_reader(self.directory / CONTROL, self._disk.vfs)
+        return int(self._watch.row("PRAGMA data_version")[0])
 
     def domains(self) -> list[Domain]:
         with self._control.take() as database:
@@ -140,6 +151,10 @@ class Reader:
     def alias(self, address: str) -> Alias | None:
         with self._control.take() as database:
             return read_alias(database, alias_key(address))
+
+    def holds(self) -> list[Hold]:
+        with self._control.take() as database:
+            return read_holds(database)
 
     def settings(self, scope: str | None = None) -> list[Setting]:
         with self._control.take() as database:
@@ -261,6 +276,10 @@ class Reader:
                 return None
         return [piece(*one) for one in wanted]
 
+    def recoverable(self, account_id: AccountId) -> list[Recoverable]:
+        with self._mail(account_id).take() as database:
+            return read_recoverable(database, account_id)
+
     def changes(self, account_id: AccountId, since: int) -> list[Change] | None:
         with self._mail(account_id).take() as database, _snapshot(database):
             if not _log_reaches(database, account_id, since):
@@ -300,6 +319,12 @@ class Reader:
 
     def queued_body(self, queue_id: QueueId, spool_name: str) -> Body:
         """A large body gets `spool_name` as another name in the spool, which the delivery uses up."""
+        try:
+            return self._queued_body(queue_id, spool_name)
+        except FileNotFoundError:       # it went to another place meanwhile, or is gone
+            return self._queued_body(queue_id, spool_name)
+
+    def _queued_body(self, queue_id: QueueId, spool_name: str) -> Body:
         with self._queue.take() as database:
             row = _queued_place(database, queue_id)
         if row is None:

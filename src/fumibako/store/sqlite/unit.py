@@ -24,16 +24,31 @@ pack = msgspec.msgpack.Encoder().encode
 @dataclass(slots=True)
 class Unit:
     """name: as in messages to the administrator; segments: None for control.db; active: a transaction is open;
-    members: indexes of the operations in it; failed: what every further operation of this batch
-    gets; tidied: the account that housekeeping saw last."""
+    members: indexes of the operations in it, kinds: theirs; failed: what every further operation of this batch
+    gets; tidied, surveyed: the account and the segment that housekeeping saw last; left_alone: segments with a record
+    that can't be read, so that compaction leaves them; stuck: ids of outbox rows that can't be moved."""
 
     name: str
     database: Database
     segments: SegmentWriter | None = None
     active: bool = False
     members: list[int] = field(default_factory=list)
+    kinds: set[type] = field(default_factory=set)
     failed: Refused | None = None
     tidied: int = 0
+    surveyed: int = 0
+    left_alone: set[int] = field(default_factory=set)
+    stuck: set[int] = field(default_factory=set)
+
+    def begin(self) -> None:
+        self.database.run("BEGIN IMMEDIATE")
+        self.active = True
+
+    def end(self) -> None:
+        """Its transaction is over, well or not."""
+        self.active = False
+        self.members.clear()
+        self.kinds.clear()
 
 
 def add_blob(unit: Unit, body: Body, trace_id: bytes, owners: Sequence[int], refs: int) -> BlobId:

@@ -1,0 +1,38 @@
+"""How many files a process may open, and when that is enough for connections.
+
+Specification: getrlimit(2).
+Contract: connections are taken until four fifths of the files are open; the rest is for storage, names, and deliveries.
+Failure: none.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+_SHARE = 0.8     # of the limit
+
+
+def allow_most_files() -> None:
+    """The soft limit is what select(2) can stand, the hard one what the system allows (systemd's setting since v240)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        pass        # some systems say "unlimited" and mean less
+
+
+def files_allowed() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
+
+
+def is_full() -> bool:
+    """Whether a new file gets a number beyond four fifths of the limit: numbers are given from the lowest free one."""
+    try:
+        lowest_free = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    os.close(lowest_free)
+    return lowest_free >= files_allowed() * _SHARE
