@@ -10,10 +10,14 @@ from fumibako.model.ops import (
     Enter,
     Leave,
     LockMaildrop,
+    Pin,
     Ping,
     Recent,
     Refusal,
+    Thaw,
+    Thawed,
     UnlockMaildrop,
+    Unpin,
 )
 from fumibako.store.base import Store, StoreRefused, expect
 from tests.contract.building import NOW_MS, add_account, deliver
@@ -67,3 +71,12 @@ async def test_recent(store: Store) -> None:
 
 async def test_ping(store: Store) -> None:
     assert await store.commit(Ping()) == Done()
+
+
+async def test_pins_are_counted_and_taken_off(store: Store) -> None:
+    for operation in (Pin(), Pin(), Unpin(), Unpin(), Unpin()):
+        assert await store.commit(operation) == Done()
+
+
+async def test_a_thaw_without_freeze_says_so(store: Store) -> None:
+    assert await store.commit(Thaw()) == Thawed(False)

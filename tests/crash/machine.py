@@ -32,8 +32,9 @@ class Machine(LiveServer):
         super().__init__(directory, place, f"mail.{DOMAIN}")
         self.starts: list[float] = []       # seconds from exec to "ready"
 
-    def make(self, *, workers: int, smarthost: str = "", shard_accounts: int = engine_module.SHARD_ACCOUNTS) -> None:
-        """A data directory with READERS, MOVERS and SENDER, whose password costs nothing to check, and FORWARDED.
+    def make(self, *, workers: int, smarthost: str = "", shard_accounts: int = engine_module.SHARD_ACCOUNTS,
+             populated: bool = True) -> None:
+        """A data directory with READERS, MOVERS and SENDER, whose password costs nothing to check, and FORWARDED; or nobody.
 
         shard_accounts: how many of them share a shard.
         """
@@ -43,7 +44,8 @@ class Machine(LiveServer):
         self.cli("init", "--hostname", self.hostname)
         self.configure(server__workers=str(workers), listen__lmtp='["unix:lmtp.sock"]', login__allow_plaintext="true",
                        relay__smarthost=f'"{smarthost}"', resolver__servers='["127.0.0.1:9"]', **listen, **off)
-        self._populate(shard_accounts)
+        if populated:
+            self._populate(shard_accounts)
 
     def _populate(self, shard_accounts: int) -> None:
         cheap = make_password_record(PASSWORD, b"salt" * 4, b"salt" * 4)

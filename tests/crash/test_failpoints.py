@@ -11,7 +11,7 @@ import pytest
 
 from fumibako.store import failpoint
 from fumibako.store.disk import DiskIO
-from fumibako.store.failpoint import FAILPOINTS
+from fumibako.store.failpoint import COMMAND_FAILPOINTS, FAILPOINTS
 from tests.crash import story
 from tests.crash.dying import told_by_child
 
@@ -62,7 +62,7 @@ def test_a_process_that_dies_there(name: str, visit: int, tmp_path: Path, templa
 
 def test_every_failpoint_stands_in_the_source_once() -> None:
     places = [name for path in SOURCE.rglob("*.py") for name in re.findall(r'reach\("([a-z-]+)"[,)]', path.read_text())]
-    assert sorted(places) == sorted(FAILPOINTS)
+    assert sorted(places) == sorted(FAILPOINTS + COMMAND_FAILPOINTS)
 
 
 def test_an_unknown_failpoint_is_refused_by_name() -> None:

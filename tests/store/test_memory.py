@@ -2,7 +2,22 @@
 
 import pytest
 
-from fumibako.model.ops import Charge, Charged, ClaimRecent, Enter, Leave, LockMaildrop, Recent, UnlockMaildrop, Watch
+from fumibako.model.ops import (
+    Charge,
+    Charged,
+    ClaimRecent,
+    Enter,
+    Freeze,
+    Leave,
+    LockMaildrop,
+    Pin,
+    Recent,
+    Thaw,
+    Thawed,
+    UnlockMaildrop,
+    Unpin,
+    Watch,
+)
 from fumibako.store import memory as module
 from fumibako.store.base import StoreRefused
 from fumibako.store.memory import Memory
@@ -79,3 +94,23 @@ def test_what_is_over_is_forgotten(memory: Memory) -> None:
     memory.execute(Watch(1, on=False), 1)
     memory.execute(Watch(2, on=False), 1)
     assert not memory._inside and not memory._watchers and not memory._held[1]
+
+
+def test_a_pin_holds_until_its_holder_lets_go_or_goes(memory: Memory) -> None:
+    memory.execute(Unpin(), 1)
+    for holder in (1, 1, 2):
+        memory.execute(Pin(), holder)
+    memory.execute(Unpin(), 1)
+    memory.release(2)
+    assert memory.pinned
+    memory.execute(Unpin(), 1)
+    assert not memory.pinned
+
+
+def test_one_freezes_at_a_time(memory: Memory) -> None:
+    memory.execute(Freeze(), 1)
+    with pytest.raises(StoreRefused):
+        memory.execute(Freeze(), 2)
+    assert memory.execute(Thaw(), 2) == Thawed(False) and memory.freezer == 1
+    memory.release(1)
+    assert memory.freezer is None and memory.execute(Thaw(), 1) == Thawed(False)

@@ -22,18 +22,24 @@ from fumibako.model.frames import (
     parse_from_storage,
 )
 from fumibako.model.ops import (
+    AccountMade,
     Delivered,
     Done,
     Enter,
     FlagMode,
+    Freeze,
     LockMaildrop,
+    Pin,
     Ping,
     Refusal,
     Refused,
     SetFlags,
     SetPassword,
+    Thaw,
+    Thawed,
     Watch,
 )
+from fumibako.net.ipc import StorageCall, StorageGone
 from fumibako.store.process import StorageServer
 from fumibako.store.sqlite import engine as engine_module
 from tests.contract.building import NOW_MS, PASSWORD
@@ -199,6 +205,60 @@ def test_a_worker_that_does_not_read_is_dropped(house: House, monkeypatch: pytes
     while deaf.receive() is not None:
         received += 1
     assert received < 6_000
+
+
+def test_while_frozen_nothing_durable_happens(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fumibako.store.process.FREEZE_S", 60.0)
+    backup, busy, second = house.peer(), house.peer(), house.peer()
+    assert backup.ask(Freeze()) == Done()
+    busy.send(delivery(1), Ping())
+    second.send(Freeze())
+    busy.socket.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        busy.receive()
+    assert house.server._engine.uid_next(ALICE, 1) == 1
+    assert backup.ask(Thaw()) == Thawed(True)
+    busy.socket.settimeout(10)
+    assert [type(busy.receive()) for _ in range(2)] == [Answer, Answer]
+    assert second.receive() == Answer(1, Done())        # its turn comes afterwards
+
+
+def test_a_freeze_that_lasts_too_long_is_over_and_says_so(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fumibako.store.process.FREEZE_S", 0.05)
+    backup, busy = house.peer(), house.peer()
+    assert backup.ask(Freeze()) == Done()
+    assert isinstance(busy.ask(delivery(1)), Delivered)
+    assert backup.ask(Thaw()) == Thawed(False)
+
+
+def test_a_freeze_ends_with_its_connection(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fumibako.store.process.FREEZE_S", 60.0)
+    backup, busy = house.peer(), house.peer()
+    assert backup.ask(Freeze()) == Done()
+    busy.send(delivery(1))
+    backup.socket.close()
+    answer = busy.receive()
+    assert isinstance(answer, Answer) and isinstance(answer.result, Delivered)
+
+
+def test_a_call_without_a_loop(house: House) -> None:
+    call = StorageCall(str(house.path))
+    assert call.ask(Pin()) == Done() and house.server._memory.pinned
+    assert isinstance(call.ask(delivery(1)), Delivered)
+    assert isinstance(call.ask(SetPassword("alice@example.jp", PASSWORD)), AccountMade)     # a Closing comes before the answer
+    second = StorageCall(str(house.path))
+    call.close()
+    assert second.ask(Ping()) == Done()
+    assert house.peer().ask(Ping()) == Done() and not house.server._memory.pinned
+    house.server.stop()
+    with pytest.raises(StorageGone):
+        for _ in range(2):
+            second.ask(Ping())
+    second.close()
+    house.end()
+    house.listener.close()
+    with pytest.raises(StorageGone):
+        StorageCall(str(house.path))
 
 
 def test_a_store_that_is_never_idle_is_tidied_too(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

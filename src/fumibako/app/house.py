@@ -13,18 +13,31 @@ from pathlib import Path
 
 from fumibako.app.build import build_admin, build_survey, build_zones, server_tls
 from fumibako.app.journal import log_to_stderr, read_trace
+from fumibako.app.rescue import back_up, bring_back, take_back
 from fumibako.app.serving import Server
 from fumibako.app.storage import remote_store
 from fumibako.config import FILE_NAME, Config, ConfigError, config_template, load_config, parse_config
-from fumibako.faces.cli.house import Desk, Finding, HouseError, InitReport, Misconfigured
+from fumibako.faces.cli.house import (
+    BackupReport,
+    BackupWish,
+    Desk,
+    Finding,
+    HouseError,
+    InitReport,
+    Misconfigured,
+    Progress,
+    RestoreReport,
+)
 from fumibako.net.clock import Clock
 from fumibako.net.listen import ListenError
 from fumibako.net.offload import Offload
 from fumibako.net.tls import TlsFileError, make_self_signed
+from fumibako.services.recall import Recalled, Wanted
 from fumibako.services.texts import N_
 from fumibako.store.base import Store
 from fumibako.store.check import check
 from fumibako.store.local import LocalStore
+from fumibako.store.restore import is_half_restored
 from fumibako.store.sqlite.engine import DirectoryInUse, create
 
 
@@ -48,6 +61,7 @@ class House:
             _sync_directory(directory.parent)
         made = [FILE_NAME] if _write_new(directory / FILE_NAME, template.encode()) else []
         config = _checked(lambda: load_config(directory))
+        _refuse_half_restored(directory)
         made += self._make_certificate(config)
         if not (directory / "control.db").exists():
             try:
@@ -127,11 +141,36 @@ class House:
             raise HouseError(N_("{directory} is in use: stop the server first"), directory=directory) from None
         return [Finding(one.kind, one.place, one.count, one.examples, one.repaired) for one in report.findings]
 
+    # -- backup and restore --
+
+    def backup(self, directory: Path, wish: BackupWish, progress: Progress) -> BackupReport:
+        """The server may be up; it goes on working."""
+        config = _checked(lambda: load_config(directory))
+        self._need_made(directory)
+        return back_up(config, wish, self._clock, progress)
+
+    def restore(self, directory: Path, source: Path, progress: Progress) -> RestoreReport:
+        """Fill a directory that was just made, or finish what an earlier restore began."""
+        _checked(lambda: load_config(directory))
+        return bring_back(directory, source, self._clock, progress)
+
+    async def recall(self, directory: Path, source: Path, wanted: Wanted, progress: Progress) -> Recalled:
+        """A part of a backup into a living account; the server may be up."""
+        _checked(lambda: load_config(directory))
+        self._need_made(directory)
+        offload = Offload()
+        try:
+            async with self._open_store(directory, offload) as (store, _):
+                return await take_back(store, source, wanted, self._clock, offload, progress)
+        finally:
+            offload.close()
+
     def trace(self, directory: Path, query: str) -> list[dict[str, object]]:
         self._need_made(directory)
         return read_trace(directory, query)
 
     def _need_made(self, directory: Path) -> None:
+        _refuse_half_restored(directory)
         if not (directory / "control.db").exists():
             problem = N_("{directory} is not a data directory; make one with: fumibako init --data {directory} --hostname NAME")
             raise HouseError(problem, directory=directory)
@@ -142,6 +181,12 @@ def _checked(load: Callable[[], Config]) -> Config:
         return load()
     except ConfigError as error:
         raise Misconfigured(error.problem, **error.values) from None
+
+
+def _refuse_half_restored(directory: Path) -> None:
+    if is_half_restored(directory):
+        problem = N_("a restore into {directory} was broken off; finish it with: fumibako restore SRC --data {directory}")
+        raise HouseError(problem, directory=directory)
 
 
 def _write_new(path: Path, octets: bytes) -> bool:

@@ -401,6 +401,23 @@ class Ping(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Answer: Done, once everything before it on this connection is answered."""
 
 
+class Pin(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A backup begins: until Unpin, or until the connection ends, no segment file is unlinked or cut."""
+
+
+class Unpin(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Takes off one Pin of this connection; without one nothing happens."""
+
+
+class Freeze(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Nothing durable happens from the answer on, until Thaw, the connection's end, or half a second: one moment for all
+    databases. Refused IN_USE while another connection freezes, NOT_ALLOWED where the asker has the store to himself."""
+
+
+class Thaw(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Work goes on. Answer: Thawed."""
+
+
 MailOperation = (
     Deliver | Append | SetFlags | Copy | Move | Expunge | Recover | OpenAccount | CreateMailbox | DeleteMailbox | RenameMailbox
     | Subscribe
@@ -410,7 +427,9 @@ DirectoryOperation = (
     AddDomain | RemoveDomain | AddAccount | SetPassword | SetAccountStatus | RemoveAccount
     | AddHold | RemoveHold | AddAlias | RemoveAlias | SetSetting | UnsetSetting
 )
-MemoryOperation = Charge | Enter | Leave | LockMaildrop | UnlockMaildrop | ClaimRecent | Watch | WatchQueue | Ping
+MemoryOperation = (
+    Charge | Enter | Leave | LockMaildrop | UnlockMaildrop | ClaimRecent | Watch | WatchQueue | Ping | Pin | Unpin | Freeze | Thaw
+)
 Operation = MailOperation | QueueOperation | DirectoryOperation | MemoryOperation
 
 
@@ -541,9 +560,15 @@ class Recent(msgspec.Struct, frozen=True, tag=True, array_like=True):
     first_uid: Uid
 
 
+class Thawed(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """stood: nothing durable happened since the Freeze of this connection."""
+
+    stood: bool
+
+
 Result = (
     Refused | Done | Delivered | FlagsSet | Copied | Expunged | Recovered | MailboxMade | Queued | Leased
-    | Counted | DomainMade | AccountMade | AliasMade | SettingMade | Charged | Recent
+    | Counted | DomainMade | AccountMade | AliasMade | SettingMade | Charged | Recent | Thawed
 )
 
 TERMINAL = (RecipientState.DELIVERED, RecipientState.FAILED)

@@ -10,6 +10,7 @@ Failure: StorageGone.
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 1.0
+ANSWER_S = 30.0         # recovery after a crash may take a while
 
 
 class StorageGone(ConnectionError):
@@ -238,3 +240,47 @@ class StorageClient:
         watched, self._watched = self._watched, set()
         for account_id in watched:
             self.on_notice(Revoked(account_id))
+
+
+class StorageCall:
+    """One connection to the storage process without a loop, one question at a time: for a command that reads files for
+    hours and must not be interrupted between two of them. path: of the socket. StorageGone; ask() gives Refused as it is."""
+
+    def __init__(self, path: str) -> None:
+        self._frames, self._waiting, self._last_id = FrameBuffer(), deque[bytes](), 0
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(ANSWER_S)
+        try:
+            self._socket.connect(unix_path(path))
+            self._socket.sendall(format_frame(Hello()))
+            if self._receive() != Hello():
+                raise StorageGone("another protocol version: restart the whole server")
+        except OSError as error:
+            self._socket.close()
+            raise StorageGone(str(error)) from error
+
+    def ask(self, operation: Command) -> Result:
+        """The result, as soon as it is durable."""
+        self._last_id += 1
+        try:
+            self._socket.sendall(format_frame(Request(self._last_id, operation)))
+            while True:
+                match self._receive():
+                    case Answer(id=id_, result=result) if id_ == self._last_id:
+                        return result
+                    case Failure(reason=reason):
+                        raise StorageGone(reason)
+        except OSError as error:
+            raise StorageGone(str(error)) from error
+
+    def _receive(self) -> FromStorage:
+        while not self._waiting:
+            octets = self._socket.recv(1 << 16)
+            if not octets:
+                raise StorageGone("the storage process closed the connection")
+            self._waiting.extend(self._frames.feed(octets))
+        frame: FromStorage = parse_from_storage(self._waiting.popleft())
+        return frame
+
+    def close(self) -> None:
+        self._socket.close()

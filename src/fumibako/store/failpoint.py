@@ -2,7 +2,8 @@
 
 Contract: FUMIBAKO_FAILPOINT=name:count kills the process that reaches `name` for the count-th time: SIGKILL to itself, so
     that no handler, no buffer and no `finally` runs. name@Operation counts only visits on behalf of such an operation.
-    FAILPOINTS are all names there are, in the order a delivery meets them; BY_OPERATION those that know the operation.
+    FAILPOINTS are the server's, in the order a delivery meets them, BY_OPERATION those that know the operation;
+    COMMAND_FAILPOINTS are met by `fumibako backup` and `restore` alone.
 Failure: ValueError at import for a name that doesn't exist.
 """
 
@@ -40,6 +41,17 @@ FAILPOINTS = (
     "recovered",            # everything is open, nothing was served
 )
 
+COMMAND_FAILPOINTS = (
+    "backup-database",      # a backup has one more database
+    "backup-segment",       # a backup has one more segment
+    "backup-complete",      # a backup is durable and has no name yet
+    "restore-marked",       # the data directory says that a restore is under way, nothing of it is touched
+    "restore-emptied",      # what lay there is gone
+    "restore-copied",       # the files are there, their counters are still the backup's
+    "restore-counted",      # one more database has its new counters
+    "restore-complete",     # everything is there, the mark as well
+)
+
 
 BY_OPERATION = ("before-request", "before-commit", "after-commit", "before-answer", "after-response")
 
@@ -51,7 +63,7 @@ def arm(text: str) -> None:
     global _name, _operation, _visits_left
     place, _, count = text.partition(":")
     name, at, operation = place.partition("@")
-    if name and name not in FAILPOINTS:
+    if name and name not in FAILPOINTS + COMMAND_FAILPOINTS:
         raise ValueError(f"FUMIBAKO_FAILPOINT: {name!r} is none of {', '.join(FAILPOINTS)}")
     if at and name not in BY_OPERATION:
         raise ValueError(f"FUMIBAKO_FAILPOINT: {name!r} knows no operations, only {', '.join(BY_OPERATION)} do")

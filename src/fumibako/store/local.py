@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fumibako.model.change import Change, Notice, Rang
 from fumibako.model.frames import Command
-from fumibako.model.ops import MemoryOperation, Refused, Result
+from fumibako.model.ops import Freeze, MemoryOperation, Refusal, Refused, Result
 from fumibako.store.base import StoreRefused, StoreUnavailable
 from fumibako.store.disk import DiskIO
 from fumibako.store.memory import Memory
@@ -101,7 +101,7 @@ class LocalStore(ReadingStore):
     def _housekeep(self) -> None:
         self._tidied_ms, self._untidy = self._now_ms(), False
         try:
-            self._untidy = self.engine.housekeep(self._tidied_ms, pinned=False)
+            self._untidy = self.engine.housekeep(self._tidied_ms, pinned=self._memory.pinned)
         except EngineFailed as error:
             self._stop_working(error)
 
@@ -129,6 +129,8 @@ class LocalStore(ReadingStore):
         return True
 
     def _remember(self, operation: MemoryOperation) -> Result:
+        if isinstance(operation, Freeze):
+            return Refused(Refusal.NOT_ALLOWED, "whoever has the store to himself only stops committing")
         try:
             return self._memory.execute(operation, _HOLDER)
         except StoreRefused as refused:

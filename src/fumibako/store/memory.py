@@ -1,4 +1,4 @@
-"""What all workers share and nobody needs after a restart: rates, counts, maildrop locks, \\Recent, watches.
+"""What all workers share and nobody needs after a restart: rates, counts, maildrop locks, \\Recent, watches, pins.
 
 Specification: RFC 1939 §3 (maildrop lock); RFC 3501 §2.3.2 (\\Recent).
 Contract: a holder is a connection of a worker; whatever it holds is released when it goes. No clock of its own.
@@ -18,14 +18,19 @@ from fumibako.model.ops import (
     ClaimRecent,
     Done,
     Enter,
+    Freeze,
     Leave,
     LockMaildrop,
     MemoryOperation,
+    Pin,
     Ping,
     Recent,
     Refusal,
     Result,
+    Thaw,
+    Thawed,
     UnlockMaildrop,
+    Unpin,
     Watch,
     WatchQueue,
 )
@@ -53,6 +58,8 @@ class Memory:
         self._recent: dict[tuple[AccountId, MailboxId], int] = {}               # first uid that nobody has claimed
         self._watchers: defaultdict[AccountId, set[int]] = defaultdict(set)
         self.queue_watchers: set[int] = set()
+        self._pins: Counter[int] = Counter()                                    # holder -> count
+        self.freezer: int | None = None                                         # the holder for whom the work stands still
 
     def execute(self, operation: MemoryOperation, holder: int) -> Result:
         match operation:
@@ -68,13 +75,12 @@ class Memory:
                 return self._unlock(account_id, holder)
             case ClaimRecent():
                 return self._claim(operation)
-            case Watch(account_id=account_id, on=on):
-                return self._watch(account_id, on, holder)
-            case WatchQueue(on=on):
-                (self.queue_watchers.add if on else self.queue_watchers.discard)(holder)
-                return Done()
+            case Watch() | WatchQueue():
+                return self._look_out(operation, holder)
             case Ping():
                 return Done()
+            case Pin() | Unpin() | Freeze() | Thaw():
+                return self._back_up(operation, holder)
 
     def watchers(self, account_id: AccountId) -> frozenset[int]:
         return frozenset(self._watchers.get(account_id, ()))
@@ -88,6 +94,35 @@ class Memory:
         for account_id in [account_id for account_id, holders in self._watchers.items() if holder in holders]:
             self._watch(account_id, False, holder)
         self.queue_watchers.discard(holder)
+        self._pins.pop(holder, None)
+        self.thaw(holder)
+
+    @property
+    def pinned(self) -> bool:
+        """A backup reads the segments."""
+        return bool(self._pins)
+
+    def thaw(self, holder: int | None) -> bool:
+        """Whether that holder's freeze still stood; now it doesn't."""
+        stood = holder is not None and self.freezer == holder
+        if stood:
+            self.freezer = None
+        return stood
+
+    def _back_up(self, operation: Pin | Unpin | Freeze | Thaw, holder: int) -> Done | Thawed:
+        match operation:
+            case Pin():
+                self._pins[holder] += 1
+            case Unpin():
+                self._pins[holder] -= 1
+                self._pins += Counter()     # what is not positive goes
+            case Freeze():
+                if self.freezer is not None:
+                    raise StoreRefused(Refusal.IN_USE, "another backup begins just now")
+                self.freezer = holder
+            case Thaw():
+                return Thawed(self.thaw(holder))
+        return Done()
 
     def _charge(self, operation: Charge) -> Charged:
         """Refused charges cost nothing, so a peer that waits as long as it is told gets through."""
@@ -157,4 +192,10 @@ class Memory:
             self._watchers[account_id].discard(holder)
             if not self._watchers[account_id]:
                 del self._watchers[account_id]
+        return Done()
+
+    def _look_out(self, operation: Watch | WatchQueue, holder: int) -> Done:
+        if isinstance(operation, Watch):
+            return self._watch(operation.account_id, operation.on, holder)
+        (self.queue_watchers.add if operation.on else self.queue_watchers.discard)(holder)
         return Done()

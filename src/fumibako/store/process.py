@@ -15,6 +15,7 @@ import logging
 import selectors
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ from fumibako.model.frames import (
     format_frame,
     parse_to_storage,
 )
-from fumibako.model.ops import MemoryOperation, Refused, Result
+from fumibako.model.ops import Freeze, MemoryOperation, Refused, Result
 from fumibako.store.base import StoreRefused, StoreUnavailable
 from fumibako.store.failpoint import reach
 from fumibako.store.memory import Memory
@@ -50,6 +51,7 @@ BATCH = 128
 IDLE_S = 5.0                            # without requests before a piece of housekeeping
 PAUSE_S = 0.05                          # the same while there is more to tidy
 BUSY_MS = (30_000, 1_000)               # a store that is never idle does a piece as often as this; the same while there is more
+FREEZE_S = 0.5                          # a backup that has not begun its snapshots by then begins again
 READ_OCTETS = 1 << 20
 UNREAD_OCTETS = 64 * 1024 * 1024        # a worker that lets this much pile up is gone
 DRAIN_S = 2.0
@@ -96,6 +98,7 @@ class StorageServer:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._stopping = False
         self._untidy, self._tidied_ms = False, now_ms()
+        self._thaw_at_s = 0.0       # of the monotonic clock
 
     def stop(self) -> None:
         """From a signal handler or another thread."""
@@ -122,7 +125,7 @@ class StorageServer:
             self._close()
 
     def _turn(self) -> None:
-        ready = self._selector.select(0 if self._requests else PAUSE_S if self._untidy else IDLE_S)
+        ready = self._selector.select(self._patience_s())
         for key, events in ready:
             if key.data is not None:
                 self._serve(key.data, events)
@@ -130,13 +133,22 @@ class StorageServer:
                 self._accept()
             else:
                 self._wake_reader.recv(64)
+        if self._memory.freezer is not None and time.monotonic() >= self._thaw_at_s:
+            _log.warning("a backup froze the store for longer than %.1f s; work goes on", FREEZE_S)
+            self._memory.thaw(self._memory.freezer)
         is_idle = not ready and not self._requests
         if self._requests:
             self._work()
         now_ms = self._now_ms()
-        if is_idle or abs(now_ms - self._tidied_ms) >= BUSY_MS[self._untidy]:
-            self._untidy = self._engine.housekeep(now_ms, pinned=False)
+        if self._memory.freezer is None and (is_idle or abs(now_ms - self._tidied_ms) >= BUSY_MS[self._untidy]):
+            self._untidy = self._engine.housekeep(now_ms, pinned=self._memory.pinned)
             self._tidied_ms = now_ms
+
+    def _patience_s(self) -> float:
+        """How long a turn waits when nobody says anything."""
+        if self._memory.freezer is not None:
+            return max(0.0, self._thaw_at_s - time.monotonic())
+        return 0.0 if self._requests else PAUSE_S if self._untidy else IDLE_S
 
     # -- connections --
 
@@ -230,7 +242,7 @@ class StorageServer:
 
     def _work(self) -> None:
         """One batch. What lives in memory comes after what is durable: a Ping is answered last."""
-        batch = [self._requests.popleft() for _ in range(min(BATCH, len(self._requests)))]
+        batch = self._next_batch()
         durable = [(connection, request) for connection, request in batch if not isinstance(request.operation, MemoryOperation)]
         if durable:
             operations: list[Command] = [request.operation for _, request in durable]
@@ -249,11 +261,24 @@ class StorageServer:
                 self._flush(connection)
                 reach("half-answered")
 
+    def _next_batch(self) -> list[tuple[_Connection, Request]]:
+        """While the work stands still: only what the one who froze it says about it."""
+        freezer = self._memory.freezer
+        if freezer is None:
+            return [self._requests.popleft() for _ in range(min(BATCH, len(self._requests)))]
+        batch = [(connection, request) for connection, request in self._requests
+                 if connection.holder == freezer and isinstance(request.operation, MemoryOperation)]
+        self._requests = deque(waiting for waiting in self._requests if waiting not in batch)
+        return batch
+
     def _remember(self, operation: MemoryOperation, connection: _Connection) -> Result:
         try:
-            return self._memory.execute(operation, connection.holder)
+            result = self._memory.execute(operation, connection.holder)
         except StoreRefused as refused:
             return Refused(refused.refusal, refused.detail)
+        if isinstance(operation, Freeze):
+            self._thaw_at_s = time.monotonic() + FREEZE_S
+        return result
 
     def _tell(self, notice: Notice) -> None:
         match notice:

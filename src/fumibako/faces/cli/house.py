@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Protocol
 
 from fumibako.services.admin import Admin
+from fumibako.services.recall import Recalled, Wanted
 from fumibako.services.survey import Survey
 from fumibako.services.zones import Zones
+
+Progress = Callable[[int, int], None]       # done, in all
 
 
 class House(Protocol):
@@ -24,6 +27,9 @@ class House(Protocol):
     def serve(self, directory: Path, announce: Callable[[str], None]) -> int: ...
     def open(self, directory: Path) -> AbstractAsyncContextManager[Desk]: ...
     def check(self, directory: Path, *, repair: bool) -> list[Finding]: ...
+    def backup(self, directory: Path, wish: BackupWish, progress: Progress) -> BackupReport: ...
+    def restore(self, directory: Path, source: Path, progress: Progress) -> RestoreReport: ...
+    async def recall(self, directory: Path, source: Path, wanted: Wanted, progress: Progress) -> Recalled: ...
     def trace(self, directory: Path, query: str) -> list[dict[str, object]]: ...
     def now_ms(self) -> int: ...
 
@@ -56,6 +62,41 @@ class Finding:
     count: int
     examples: tuple[str, ...]
     repaired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BackupWish:
+    """destination: the place of all backups, absolute; keep: how many stay, 0 for all; verify: read everything again."""
+
+    destination: Path
+    keep: int
+    verify: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """new_*: what no earlier backup of the place has; frozen_ms: how long the server stood still; removed: old backups."""
+
+    path: Path
+    accounts: int
+    messages: int
+    files: int
+    octets: int
+    new_files: int
+    new_octets: int
+    frozen_ms: float
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """time and hostname: of the backup."""
+
+    time: str
+    hostname: str
+    accounts: int
+    messages: int
+    octets: int
 
 
 class HouseError(Exception):

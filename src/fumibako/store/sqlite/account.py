@@ -226,8 +226,14 @@ def open_account_write(database: Database, account_id: AccountId, now_ms: int) -
                        "FROM account WHERE id = ?", account_id)
     if row is not None:
         return AccountWrite(database, account_id, now_ms, *row)
-    database.run("INSERT INTO account(id) VALUES(?)", account_id)
-    write = AccountWrite(database, account_id, now_ms, 0, 1, 1, 0, 0, 0)
+    return new_account_write(database, account_id, now_ms)
+
+
+def new_account_write(database: Database, account_id: AccountId, now_ms: int,
+                      before: int = 0, uid_validity: int = 0) -> AccountWrite:
+    """before: numbers that may have been given already, of modseqs, messages and mailboxes; uid_validity: likewise."""
+    database.run("INSERT INTO account(id, log_floor) VALUES(?, ?)", account_id, before)
+    write = AccountWrite(database, account_id, now_ms, before, before + 1, before + 1, 0, 0, uid_validity)
     for name, special_use in DEFAULT_MAILBOXES:
         write.add_mailbox(name, special_use)
         # Clients that show only what is subscribed would hide the Sent mailbox of a new account.
