@@ -47,7 +47,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each server, at least 3")
     parser.add_argument("--fetch-messages", type=int, default=10_000, help="in the mailbox; 0: delivery only")
     parser.add_argument("--connections", type=int, default=300, help="that wait in IDLE")
-    parser.add_argument("--uvloop", action="store_true", help="also measure Fumibako on uvloop")
+    parser.add_argument("--uvloop", action=argparse.BooleanOptionalAction, default=True, help="also measure Fumibako on uvloop")
     options = parser.parse_args()
     if options.rounds < 3:
         parser.error("a median of fewer than 3 rounds says nothing")

@@ -108,3 +108,27 @@ async def test_a_stop_lets_the_answer_under_way_go_out():
         await asyncio.sleep(0)
         gate.set()
         assert await received(client, 1) == [b"A"]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["bound-by-us", "handed-over"])
+def test_what_came_before_the_service_is_answered_from_the_address_it_went_to(own):
+    """A worker that starts late finds datagrams in its socket; a client takes no answer from elsewhere (RFC 2181 §4.1)."""
+    async def main():
+        if own:
+            bound = bind(Listener("dns", ("127.0.3.10:0",)), datagrams=True)[0]
+        else:
+            bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            bound.setblocking(False)
+            bound.bind(("127.0.3.10", 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.bind(("127.0.0.1", 0))
+            client.sendto(b"early", bound.getsockname())
+            stopping = asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(serve_datagrams([bound], lambda octets, peer: octets, stopping))
+                octets, sockname = await asyncio.get_running_loop().sock_recvfrom(client, 100)
+                stopping.set()
+        assert (octets, sockname[0]) == (b"early", "127.0.3.10")
+
+    run(asyncio.new_event_loop, main())

@@ -37,7 +37,7 @@ async def serve_datagrams(sockets: Sequence[socket.socket], respond: Respond, st
         async with asyncio.TaskGroup() as group:
             services = [_Service(bound, respond, group) for bound in sockets]
             for service in services:
-                _ask_for_destination(service.bound)
+                ask_for_destination(service.bound)      # those handed over by others, too
                 service.listen()
             try:
                 await stopping.wait()
@@ -97,7 +97,8 @@ class _Service:
             pass        # buffer full or no route back: a lost datagram
 
 
-def _ask_for_destination(bound: socket.socket) -> None:
+def ask_for_destination(bound: socket.socket) -> None:
+    """Have the kernel note with each datagram which address it came to; those that wait already have no such note."""
     if bound.family == socket.AF_INET6:
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     else:
@@ -109,6 +110,8 @@ def _same_source(ancillary: Ancillary) -> Ancillary:
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
             _, local, _ = _IN_PKTINFO.unpack(data[: _IN_PKTINFO.size])
+            if not any(local):      # it came before the kernel was asked; where the socket is bound to is the best guess
+                return []
             return [(level, kind, _IN_PKTINFO.pack(0, local, b"\0\0\0\0"))]
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
             return [(level, kind, data)]

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fumibako.net.datagram import ask_for_destination
 from fumibako.net.endpoint import endpoint_of, parse_port, plain_address, unix_path
 from fumibako.net.stream import CLOSE_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, Stream
 
@@ -119,6 +120,8 @@ def _bind_ip(host: str, port: int, reuse_port: bool, kind: socket.SocketKind) ->
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family is socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind is socket.SOCK_DGRAM:
+            ask_for_destination(opened)     # before the first datagram can come
         opened.bind((host, port))
         if kind is socket.SOCK_STREAM:
             opened.listen(BACKLOG)
