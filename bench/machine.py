@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sysconfig
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -62,13 +62,12 @@ def description() -> dict[str, str]:
                   if line.startswith("model name")), platform.machine())
     memory = next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
     return {"processor": model, "processors": str(os.cpu_count()), "memory_gb": f"{int(memory) / 1024**2:.0f}",
-            "system": f"{platform.system()} {platform.release()}", "python": f"{platform.python_version()} ({_built()})"}
+            "system": f"{platform.system()} {platform.release()}", "python": platform.python_version() + _origin()}
 
 
-def _built() -> str:
-    """How the interpreter was compiled: a tenth of all CPU figures hangs on it. Debian's is profile-guided."""
-    flags = " ".join(str(sysconfig.get_config_var(name)) for name in ("PY_CFLAGS_NODIST", "PY_CORE_CFLAGS", "PY_CFLAGS"))
-    return "profile-guided build" if "-fprofile-use" in flags else "plain build"
+def _origin() -> str:
+    """Whose interpreter it is: a tenth of all CPU figures hangs on how it was compiled."""
+    return " of the system" if sys.base_prefix == "/usr" else ""
 
 
 def wait_until(done: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
