@@ -72,6 +72,7 @@ class Worker:
         self.stopping = asyncio.Event()
         self._parts, self._sockets, self._reread = parts, sockets, reread
         self._caps = Following("the limits", parts.store.directory_version, self._read_caps, Caps())
+        self._services: dict[str, _Service] = {}
         self._runner: QueueRunner | None = None
 
     async def run(self, ready: Ready, *, with_jobs: bool) -> int:
@@ -104,6 +105,7 @@ class Worker:
 
     def _reload(self) -> None:
         self._parts = _reloaded(self._parts, self._reread, self._runner)
+        self._services.clear()
 
     def _answerer(self) -> Answerer | Awaitable[Answerer]:
         """The zones of now, and with them the networks of now that are exempt from the rate limit."""
@@ -139,6 +141,12 @@ class Worker:
         await serve(opened, session, tls_context=context, caps=self._held_caps, stopping=self.stopping, refuse=service.refuse)
 
     def _service(self, name: str) -> _Service:
+        """Of the parts of now."""
+        if name not in self._services:
+            self._services[name] = self._made_service(name)
+        return self._services[name]
+
+    def _made_service(self, name: str) -> _Service:
         parts, implicit_tls = self._parts, name in ("submissions", "imaps", "pop3s")
         starttls = None if implicit_tls or name == "lmtp" else parts.tls.context(name)
         door = Door(parts.config.server.hostname, starttls, parts.config.allow_plaintext)

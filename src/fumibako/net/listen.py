@@ -17,6 +17,7 @@ import stat
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from fumibako.net.datagram import ask_for_destination
 from fumibako.net.endpoint import endpoint_of, parse_port, plain_address, unix_path
@@ -352,7 +353,8 @@ def _host(sockname: object) -> str:
     return endpoint_of(sockname).host
 
 
-def within(host: str, networks: Sequence[Network]) -> bool:
+@lru_cache(maxsize=4096)        # asked for every connection, and most peers come again
+def within(host: str, networks: tuple[Network, ...]) -> bool:
     """Whether an address lies in one of the networks; a Unix socket ("" or a path) lies in none."""
     try:
         address = ipaddress.ip_address(host)
