@@ -20,9 +20,7 @@ def handed_to_nobody(server: LiveServer) -> int:
     """A new data directory that belongs to the user nobody, who can get there; the user's number."""
     owner = pwd.getpwnam("nobody")
     server.init()
-    for parent in server.directory.parents:
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001 and "pytest-" in str(parent):
-            parent.chmod(0o711)
+    server.directory.parent.chmod(0o711)
     for path in (server.directory, *server.directory.rglob("*")):
         os.chown(path, owner.pw_uid, owner.pw_gid)
     return owner.pw_uid
@@ -50,12 +48,12 @@ def _project_for_everybody(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @contextmanager
-def readable_program(server: LiveServer, place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def readable_program(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Inside, the server's program can be read by every user; skips where there is no Python that can."""
     if not everybody_can_read(os.__file__, fumibako.__file__):     # below /root: the system's own is of the same version
         server.program = ("/usr/bin/python3", "-m", "fumibako")
         if subprocess.run(["/usr/bin/python3", "-c", f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"],
                           check=False).returncode:
             pytest.skip("no Python that every user can read")
-    with _project_for_everybody(place, monkeypatch):
+    with _project_for_everybody(server.directory.parent / "program", monkeypatch):
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -43,9 +44,13 @@ def place(network: str) -> Place:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, place: Place) -> Iterator[LiveServer]:
-    """A data directory that is not made yet. A server that a failed test leaves running is killed."""
-    server = LiveServer(tmp_path / "data", place)
-    yield server
-    if server.process is not None:
-        server.kill()
+def fresh(place: Place) -> Iterator[LiveServer]:
+    """A data directory that is not made yet. A server that a failed test leaves running is killed.
+
+    Not in tmp_path: another run of pytest that begins meanwhile takes the rights of other users away from what lies above it.
+    """
+    with TemporaryDirectory(prefix="fumibako-test-", ignore_cleanup_errors=True) as above:
+        server = LiveServer(Path(above) / "data", place)
+        yield server
+        if server.process is not None:
+            server.kill()

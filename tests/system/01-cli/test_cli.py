@@ -292,10 +292,10 @@ def test_a_command_beside_a_busy_server_is_quick(house: LiveServer) -> None:
 
 
 @pytest.mark.root
-def test_root_becomes_the_owner_of_the_directory(fresh: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_becomes_the_owner_of_the_directory(fresh: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when root's own command line has written there while the server was down."""
     owner = handed_to_nobody(fresh)
-    with readable_program(fresh, tmp_path / "program", monkeypatch):
+    with readable_program(fresh, monkeypatch):
         _serves_as(owner, fresh)
 
 

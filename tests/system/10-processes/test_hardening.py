@@ -61,11 +61,11 @@ def _use(server: LiveServer) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_started_as_root_nothing_is_left_of_it(
-    fresh: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+    fresh: LiveServer, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
     user = handed_to_nobody(fresh)
     fresh.configure(server__workers=workers)
-    with readable_program(fresh, tmp_path / "program", monkeypatch):
+    with readable_program(fresh, monkeypatch):
         fresh.populate("example.jp", "alice")
         fresh.start()
         _demand_harmless(fresh, user)
@@ -76,14 +76,14 @@ def test_started_as_root_nothing_is_left_of_it(
 
 @pytest.mark.root
 def test_a_capability_that_the_unit_gave_is_given_up(
-    fresh: LiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh: LiveServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """User= and AmbientCapabilities=CAP_NET_BIND_SERVICE, as in packaging/systemd/fumibako.service."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         pytest.skip("not installed: setpriv")
     user = handed_to_nobody(fresh)
-    with readable_program(fresh, tmp_path / "program", monkeypatch):
+    with readable_program(fresh, monkeypatch):
         fresh.populate("example.jp", "alice")
         fresh.program = (setpriv, f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=+net_bind_service",
                          "--ambient-caps=+net_bind_service", "--", *fresh.program)

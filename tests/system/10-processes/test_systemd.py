@@ -211,13 +211,13 @@ def test_a_socket_that_is_no_listeners_is_refused_by_name(
 
 @pytest.mark.root
 def test_no_root_is_needed_where_systemd_opens_the_ports(
-    fresh: LiveServer, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh: LiveServer, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every listener below 1024 handed over; an ordinary user runs the server."""
     nobody = handed_to_nobody(fresh)
     sockets = [(name, listening(*place.endpoint(name))) for name in place.ports]
     sockets.append(("dns", datagrams(*place.endpoint("dns"))))
-    with readable_program(fresh, tmp_path / "program", monkeypatch):
+    with readable_program(fresh, monkeypatch):
         fresh.program, environment = handing_over(sockets, fresh.program[0], nobody)
         fresh.extra = dict(environment)
         fresh.pass_fds = tuple(one.fileno() for _, one in sockets)
