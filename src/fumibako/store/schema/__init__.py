@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from importlib import resources
+from pathlib import Path
 
 from fumibako.store.failpoint import reach
 from fumibako.store.sqlite.database import Database
@@ -18,6 +19,15 @@ _MIGRATION = "CREATE TABLE migration(number INTEGER PRIMARY KEY, checksum TEXT N
 
 class SchemaError(Exception):
     """The database does not fit this program."""
+
+
+class NewerSchema(SchemaError):
+    """path was written by a newer program: schema `found`, and this program knows `known` at most."""
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        super().__init__(f"{path} was written by a newer Fumibako (schema {found}, this one knows {known}); "
+                         "going back is not possible: install the newer version again or restore a backup")
+        self.path, self.found, self.known = path, found, known
 
 
 def steps(kind: str) -> list[tuple[int, str]]:
@@ -35,8 +45,7 @@ def migrate(database: Database, kind: str, now_ms: int) -> None:
     known = steps(kind)
     version: int = database.row("PRAGMA user_version")[0]
     if version > known[-1][0]:
-        raise SchemaError(f"{database.path} was written by a newer Fumibako (schema {version}, this one knows "
-                          f"{known[-1][0]}); going back is not possible: install the newer version again or restore a backup")
+        raise NewerSchema(database.path, version, known[-1][0])
     if version:
         _verify(database, known[:version])
     for number, sql in known[version:]:
