@@ -186,3 +186,12 @@ def test_pages_that_cannot_be_read_stop_neither_check_nor_repair(directory: Path
 def test_shards_are_looked_at_without_the_rows_that_name_them(directory: Path) -> None:
     (directory / "control.db").write_bytes(b"not a database" * 1000)
     assert check(directory).messages == 3
+
+
+def test_a_wrong_size_of_a_blob_does_not_become_the_message_s(directory: Path) -> None:
+    """A message is read by the size of its own row, which is right; a repair once made it as wrong as the blob's."""
+    before = rows(directory, "SELECT account_id, id, size_octets FROM email")
+    spoil(directory, "shard-001/mail.db", "UPDATE blob SET size_octets = size_octets + 1")
+    report = check(directory, repair=True, now_ms=NOW_MS)
+    assert {finding.kind for finding in report.findings if not finding.repaired} == {"damaged bodies", "message sizes"}
+    assert rows(directory, "SELECT account_id, id, size_octets FROM email") == before

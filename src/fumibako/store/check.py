@@ -3,7 +3,7 @@
 Contract: without `repair` nothing of the directory is changed and the server may be up; with it the directory must be
     free (DIR/LOCK), derived values are made again from the entries and records, and nothing that may be somebody's mail
     is deleted: a segment file that no row knows is moved to DIR/orphaned.
-Failure: DirectoryInUse; a database that can't be read is a Finding.
+Failure: DirectoryInUse; NewerSchema; a database that can't be read is a Finding.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pathlib import Path
 import apsw
 
 from fumibako.store.disk import DiskIO
+from fumibako.store.schema import NewerSchema, SchemaError, verify
 from fumibako.store.segment import SegmentReader, segment_numbers, segment_path
 from fumibako.store.sqlite.database import Database, open_reader, open_writer
 from fumibako.store.sqlite.engine import DirectoryDamaged, Engine
 from fumibako.store.sqlite.layout import CONTROL, QUEUE, SHARD, SPOOL, shard_directory
 from fumibako.store.sqlite.log import log_fault
 from fumibako.store.sqlite.mail import RECOVERABLE_MS
-from fumibako.store.sqlite.rules import CONTROL_RULES, QUEUE_RULES, SHARD_RULES, Rule
+from fumibako.store.sqlite.rules import CONTROL_RULES, QUEUE_RULES, SHARD_RULES, SIZES, Rule
 
 ORPHANED = "orphaned"
 _PIECE_OCTETS = 1 << 20
@@ -64,7 +65,9 @@ def check(directory: Path, *, repair: bool = False, now_ms: int = 0, disk: DiskI
         try:
             # Taking the lock, migrating and cutting orphan tails is what any start does.
             engine = Engine(directory, disk, now_ms)
-        except DirectoryDamaged:
+        except NewerSchema:
+            raise
+        except (DirectoryDamaged, SchemaError):
             return _Check(directory, disk, False, now_ms).run()     # nothing can be mended where nothing can be opened
         try:
             return _Check(directory, disk, True, now_ms).run()
@@ -79,6 +82,7 @@ class _Check:
         self._findings: list[Finding] = []
         self._messages = self._octets = 0
         self._shards: set[str] = set()
+        self._wrong_sizes: list[int] = []       # blobs of the database under way whose record says another size
 
     def run(self) -> Report:
         self._database(CONTROL, CONTROL_RULES, self._look_for_shards)
@@ -103,7 +107,7 @@ class _Check:
             self._findings.append(Finding(kind, place, len(examples), tuple(examples[:_EXAMPLES]), repaired))
 
     def _database(self, name: str, rules: tuple[Rule, ...], look: Callable[[Database], None]) -> None:
-        """Its log, its own pages, our rules, then `look`. What can't be read on the way is a finding and stops nothing else."""
+        """Its log, its own pages, `look`, our rules. What can't be read on the way is a finding and stops nothing else."""
         path = self._directory / name
         with self._noting(name):
             self._note("damaged log", name, [fault] if (fault := log_fault(path, self._disk)) else [])
@@ -111,17 +115,26 @@ class _Check:
                 raise OSError("the file is empty")
             database = (open_writer if self._repair else open_reader)(path, self._disk.vfs)
             try:
-                self._pages_and_rules(database, name, rules)
+                self._pages(database, name)
                 with self._noting(name):
-                    look(database)
+                    look(database)      # first: sizes of messages are made from those of blobs
+                self._rules(database, name, rules)
             finally:
                 database.close()
 
-    def _pages_and_rules(self, database: Database, name: str, rules: tuple[Rule, ...]) -> None:
+    def _pages(self, database: Database, name: str) -> None:
         with self._noting(name):
             faults = [row[0] for row in database.rows("PRAGMA integrity_check") if row[0] != "ok"]
             self._note("damaged database", name, faults)
-        schema = database.row("PRAGMA user_version")[0]
+
+    def _rules(self, database: Database, name: str, rules: tuple[Rule, ...]) -> None:
+        try:
+            schema = verify(database, {CONTROL: "control", f"{QUEUE}.db": "queue"}.get(name, "mail"))
+        except NewerSchema:
+            raise       # what such a database must be like only its own program knows
+        except SchemaError as error:
+            self._note("unreadable database", name, [str(error)])
+            return
         for rule in rules:
             if rule.since <= schema:
                 with self._noting(name):
@@ -138,7 +151,8 @@ class _Check:
 
     def _rule(self, database: Database, name: str, rule: Rule) -> None:
         wrong = [" ".join(map(str, row)) for row in database.rows(rule.query)]
-        mended = bool(wrong and self._repair and rule.mend)
+        # A size that is wrong in the blob's row must not get into the messages': theirs is what they are read by.
+        mended = bool(wrong and self._repair and rule.mend) and not (rule.kind == SIZES and self._wrong_sizes)
         if mended:
             database.run_named(rule.mend, {"later": self._now_ms + RECOVERABLE_MS})
             mended = not database.rows(rule.query)
@@ -151,6 +165,7 @@ class _Check:
         before = set(segment_numbers(self._disk, directory))
         rows = {row[0] for row in database.rows("SELECT id FROM segment")}
         reader = SegmentReader(self._disk, directory)
+        self._wrong_sizes = []
         self._note("damaged bodies", str(place), list(self._damaged(database, reader)))
         reader.close()
         used = {row[0] for row in database.rows("SELECT DISTINCT segment_id FROM blob")}
@@ -169,6 +184,8 @@ class _Check:
         for blob, number, offset, size in database.rows("SELECT id, segment_id, offset, size_octets FROM blob ORDER BY id"):
             try:
                 header, crc32 = reader.header(number, offset), 0
+                if header.size_octets != size:
+                    self._wrong_sizes.append(blob)
                 for start in range(0, size, _PIECE_OCTETS):
                     octets = reader.read(number, offset, start, min(size, start + _PIECE_OCTETS))
                     crc32 = zlib.crc32(octets, crc32)

@@ -42,12 +42,7 @@ def steps(kind: str) -> list[tuple[int, str]]:
 
 def migrate(database: Database, kind: str, now_ms: int) -> None:
     """Bring a database to the newest step, each step in a transaction of its own."""
-    known = steps(kind)
-    version: int = database.row("PRAGMA user_version")[0]
-    if version > known[-1][0]:
-        raise NewerSchema(database.path, version, known[-1][0])
-    if version:
-        _verify(database, known[:version])
+    known, version = steps(kind), verify(database, kind)
     for number, sql in known[version:]:
         database.run("BEGIN IMMEDIATE")
         try:
@@ -64,12 +59,19 @@ def migrate(database: Database, kind: str, now_ms: int) -> None:
             raise
 
 
-def _verify(database: Database, applied: list[tuple[int, str]]) -> None:
-    checksums = dict(database.rows("SELECT number, checksum FROM migration"))
-    for number, sql in applied:
-        if checksums.get(number) != _checksum(sql):
-            raise SchemaError(f"step {number} of {database.path} is not the one this Fumibako knows: "
-                              "it was written by another build; use that one, or restore a backup")
+def verify(database: Database, kind: str) -> int:
+    """The number of the database's last step; SchemaError where this program must not touch it."""
+    known = steps(kind)
+    version: int = database.row("PRAGMA user_version")[0]
+    if version > known[-1][0]:
+        raise NewerSchema(database.path, version, known[-1][0])
+    if version:
+        checksums = dict(database.rows("SELECT number, checksum FROM migration"))
+        for number, sql in known[:version]:
+            if checksums.get(number) != _checksum(sql):
+                raise SchemaError(f"step {number} of {database.path} is not the one this Fumibako knows: "
+                                  "it was written by another build; use that one, or restore a backup")
+    return version
 
 
 def _checksum(sql: str) -> str:
