@@ -32,7 +32,7 @@ OUTCOMES = ("found", "without effect", "earlier", "missed")
 
 def run(trials: int, seed: int, told: Callable[[int, Verdict], None]) -> list[Verdict]:
     """The kinds in turn, each trial with a chance of its own."""
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")   # noqa: S108
     verdicts = []
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as place:
         damage.make(Path(place) / "template")
@@ -61,13 +61,15 @@ def summary(verdicts: list[Verdict], seed: int, took_s: float) -> dict[str, Any]
         by_kind[kind] = {
             "trials": len(mine), **{name: outcomes[name] for name in OUTCOMES}, "refused": sum(bool(one.refused) for one in mine),
             "changed": sum("check changed the directory" in one.faults for one in mine),
-            "unreadable": sum(one.unreadable for one in mine), "mended": sum(one.mended and one.outcome == "found" for one in mine),
+            "unreadable": sum(one.unreadable for one in mine),
+            "mended": sum(one.mended and one.outcome == "found" for one in mine),
             "faults": sum(bool(one.faults) for one in mine)}
     asked = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     return {
-        "date": datetime.now(UTC).date().isoformat(), "commit": commit, "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(), "seed": seed,
+        "date": datetime.now(UTC).date().isoformat(), "commit": commit,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}", "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(), "seed": seed,
         "took_s": round(took_s), "trials": len(verdicts), "by_kind": by_kind,
         "missed": [{"what": one.damage.what, "differs": one.differs} for one in verdicts if one.outcome == "missed"],
         "faults": [{"what": one.damage.what, "faults": one.faults} for one in verdicts if one.faults],
@@ -80,7 +82,8 @@ def section(found: dict[str, Any]) -> str:
     sums = {name: sum(one[name] for one in found["by_kind"].values()) for name in names}
     rows = [*found["by_kind"].items(), ("**all**", sums)]
     head = ("damage", "trials", "found", "without effect", "a moment earlier", "**missed**", "does not open, says why",
-            "found, and nothing left after `--repair`", "**changed by `check`**", "**unaffected mail hurt, or anything else wrong**")
+            "found, and nothing left after `--repair`", "**changed by `check`**",
+            "**unaffected mail hurt, or anything else wrong**")
     table = "".join(f"| {kind} | {' | '.join(str(counts[name]) for name in names)} |\n" for kind, counts in rows)
     return (f"{found['date']}, commit {found['commit']}; {found['machine']}, {found['system']}, Python {found['python']}; "
             f"seed {found['seed']}; {found['trials']:,} trials in {found['took_s']:,} s.\n\n"

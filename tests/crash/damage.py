@@ -239,9 +239,8 @@ class Planter:
 
     def _records_of(self, name: str) -> list[tuple[int, int, int]]:
         """(segment, offset, end of the record) of every blob."""
-        with apsw.Connection(f"file:{self.template / name}?mode=ro",
-                             flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI) as database:
-            return list(database.execute(f"SELECT segment_id, offset, offset + {HEADER_OCTETS} + size_octets FROM blob"))
+        database = apsw.Connection(f"file:{self.template / name}?mode=ro", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        return list(database.execute(f"SELECT segment_id, offset, offset + {HEADER_OCTETS} + size_octets FROM blob"))
 
     def plant(self, kind: str, directory: Path, chance: random.Random) -> Damage:
         """Into a copy of the template."""

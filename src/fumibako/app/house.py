@@ -150,8 +150,8 @@ def _said_plainly() -> Iterator[None]:
     try:
         yield
     except NewerSchema as error:
-        problem = N_("{path} was written by a newer Fumibako: it has schema {found}, and this one ({version}) knows schema {known} "
-                     "at most. Going back is not possible: install the newer version again, or restore a backup")
+        problem = N_("{path} was written by a newer Fumibako: it has schema {found}, and this one ({version}) knows schema "
+                     "{known} at most. Going back is not possible: install the newer version again, or restore a backup")
         raise HouseError(problem, path=error.path, found=error.found, known=error.known, version=__version__) from None
     except (SchemaError, DirectoryDamaged) as error:
         raise HouseError(N_("the store does not open: {error}"), error=error) from None
