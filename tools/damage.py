@@ -52,7 +52,13 @@ def tell(number: int, verdict: Verdict) -> None:
         print(f"{number + 1:,} trials", flush=True)
 
 
-def summary(verdicts: list[Verdict], seed: int, took_s: float) -> dict[str, Any]:
+def commit() -> str:
+    """What is looked at; "+" after it: and something that is not committed."""
+    asked = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def summary(verdicts: list[Verdict], seed: int, took_s: float, looked_at: str) -> dict[str, Any]:
     """by_kind: outcome -> count, and how many stores refused to open, messages were unreadable, repairs left nothing to find."""
     by_kind = {}
     for kind in damage.KINDS:
@@ -64,10 +70,8 @@ def summary(verdicts: list[Verdict], seed: int, took_s: float) -> dict[str, Any]
             "unreadable": sum(one.unreadable for one in mine),
             "mended": sum(one.mended and one.outcome == "found" for one in mine),
             "faults": sum(bool(one.faults) for one in mine)}
-    asked = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     return {
-        "date": datetime.now(UTC).date().isoformat(), "commit": commit,
+        "date": datetime.now(UTC).date().isoformat(), "commit": looked_at,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}", "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(), "seed": seed,
         "took_s": round(took_s), "trials": len(verdicts), "by_kind": by_kind,
@@ -103,9 +107,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--trials", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=2025)
     asked = parser.parse_args(arguments)
-    begun_s = time.monotonic()
-    found = summary(run(asked.trials, asked.seed, tell), asked.seed, time.monotonic() - begun_s)
-    found["took_s"] = round(time.monotonic() - begun_s)
+    begun_s, looked_at = time.monotonic(), commit()
+    verdicts = run(asked.trials, asked.seed, tell)
+    found = summary(verdicts, asked.seed, time.monotonic() - begun_s, looked_at)
     write(found)
     print(section(found))
     return 1 if found["faults"] else 0
