@@ -39,7 +39,7 @@ DATABASES = ("control.db", "queue.db", "shard-001/mail.db", "shard-002/mail.db")
 PEOPLE = [AccountId(number) for number in (1, 2, 3, 4)]     # two of each shard
 Key = tuple[str, object, object, object]                    # the database that knows it, and which one it is
 Picture = dict[Key, str]
-# Of these nothing is left from which they could be made again: a repair may go on naming them.
+# What a repair has to make again; anything else it may go on naming.
 MENDABLE = {"mailbox counters", "quota", "message sizes", "blob references", "entry counts", "orphaned segments", "spool files",
             "uid_next", "modseq", "highest_modseq", "next_email_id", "next_mailbox_id", "uid_validity", "caches without blob"}
 
