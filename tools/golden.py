@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 
@@ -27,6 +28,7 @@ from fumibako.model.ops import (
     AddAccount,
     AddAlias,
     AddDomain,
+    AddHold,
     Append,
     Appended,
     Body,
@@ -42,6 +44,7 @@ from fumibako.model.ops import (
     LocalRecipient,
     MailboxMade,
     Move,
+    Outgoing,
     RecipientOutcome,
     RenameMailbox,
     SetAccountStatus,
@@ -51,9 +54,12 @@ from fumibako.model.ops import (
     Subscribe,
     Threading,
 )
-from fumibako.model.queue import Outcome, OutcomeKind
+from fumibako.model.queue import DAY_MS, Outcome, OutcomeKind
 from fumibako.store.base import Store, expect
 from fumibako.store.local import LocalStore
+from fumibako.store.sqlite import engine as engine_module
+from fumibako.store.sqlite.compaction import REPLACED_MS
+from fumibako.store.sqlite.engine import Engine
 
 NOW_MS = 1_750_000_000_000
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
@@ -87,6 +93,39 @@ async def make(directory: Path) -> None:
         await store.secret("thread")
     finally:
         await store.close()
+    _compact(directory)
+    with mock.patch.object(engine_module, "SHARD_ACCOUNTS", 3):
+        store = LocalStore(directory, lambda: NOW_MS)
+        try:
+            await _second_shard(store, alice)
+        finally:
+            await store.close()
+
+
+def _compact(directory: Path) -> None:
+    """What was expunged is purged three weeks later; what is left of its segment moves on."""
+    engine = Engine(directory, now_ms=NOW_MS)
+    for later_ms in (0, REPLACED_MS):
+        while engine.housekeep(NOW_MS + 21 * DAY_MS + later_ms):
+            pass
+    engine.close()
+
+
+async def _second_shard(store: Store, alice: Account) -> None:
+    """A fourth account; recoverable mail and holds in both shards; a mail for others that is still in its outbox."""
+    carol = expect(await store.commit(AddAccount("carol@example.jp", PASSWORD)), AccountMade).account
+    for number, account in ((50, carol), (51, carol), (52, alice)):
+        outgoing = (Outgoing(_trace(number), Envelope("a@example.net", (Recipient("x@one.example"),)), b"Received: here\r\n"),)
+        await store.commit(Deliver(_trace(number), await _body(store, number, 300_000 if number == 51 else 0), b"cache",
+                                   (LocalRecipient(account.id, account.address, PREFIX),), NOW_MS, Threading(number, (), 5),
+                                   outgoing if number == 50 else ()))
+    inbox = {box.name: box.id for box in await store.mailboxes(alice.id)}["INBOX"]
+    view = await store.view(alice.id, inbox)
+    assert view is not None
+    await store.commit(Expunge(alice.id, inbox, (Uid(view.uids[-1]),), only_deleted=False))
+    await store.commit(Expunge(carol.id, MailboxId(1), (Uid(2),), only_deleted=False))
+    await store.commit(AddHold("carol@example.jp", "audit"))
+    await store.commit(AddHold("gone@xn--wgv71a119e.jp"))
 
 
 async def _people(store: Store) -> tuple[Account, Account]:
@@ -121,6 +160,10 @@ async def _mail(store: Store, alice: Account, bob: Account) -> None:
     appended = [Appended(await _body(store, number), b"", ("\\Draft",), NOW_MS - 86_400_000) for number in (20, 21)]
     await store.commit(Append(alice.id, boxes["Drafts"], _trace(20), tuple(appended), alice.quota_limit_octets))
     await _mailboxes(store, alice)
+    for number in range(60, 80):        # so many that most of the segment is dead once they are purged
+        await store.commit(Deliver(_trace(number), await _body(store, number, 3_000), b"", (LocalRecipient(
+            bob.id, bob.address, PREFIX),), NOW_MS, Threading(number, (), 5)))
+    await store.commit(Expunge(bob.id, MailboxId(1), tuple(map(Uid, range(9, 29))), only_deleted=False))
 
 
 async def _mailboxes(store: Store, alice: Account) -> None:
@@ -156,6 +199,7 @@ async def picture(store: Store) -> dict[str, Any]:
         "domains": await store.domains(), "accounts": accounts, "aliases": await store.aliases(),
         "settings": await store.settings(), "thread secret": (await store.secret("thread")).hex(),
         "passwords": [await store.password(one.id) for one in accounts],
+        "holds": await store.holds(), "recoverable": {one.address: await store.recoverable(one.id) for one in accounts},
         "mail": {one.address: await _account_picture(store, one) for one in accounts},
         "queue": [{"item": item, "sha256": await _queued_sha256(store, item.id, item.size_octets)} for item in queue],
     }, str_keys=True)

@@ -31,7 +31,7 @@ from tests.crash.machine import Machine
 from tests.crash.rounds import Campaign, Round
 from tests.support.ledger import Ledger
 from tests.support.server import Place, claimed_network
-from tools import power
+from tools import damage, power
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "proof.md"
@@ -186,6 +186,8 @@ def write_page(found: dict[str, Any]) -> None:
 def main() -> int:
     if sys.argv[1:2] == ["--power"]:
         return power.main(sys.argv[2:])
+    if sys.argv[1:2] == ["--damage"]:
+        return damage.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="make prove", description="Kill the server under load and count its mail.")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--deliveries", type=int, default=1_000, help="of each round")

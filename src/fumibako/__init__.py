@@ -1,3 +1,3 @@
 """Fumibako: a whole mail server in one program."""
 
-__version__ = "0.0.1"
+__version__ = "0.1.0"

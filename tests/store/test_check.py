@@ -7,7 +7,7 @@ import pytest
 from fumibako.model.ops import Copy, Expunge, OpenAccount
 from fumibako.store.check import check
 from fumibako.store.sqlite.database import open_reader, open_writer
-from fumibako.store.sqlite.engine import DirectoryInUse, Engine
+from fumibako.store.sqlite.engine import DirectoryDamaged, DirectoryInUse, Engine
 from tests.contract.building import NOW_MS
 from tests.contract.test_queue import mail
 from tests.store.sqlite.test_engine import ALICE, BOB, delivery, opened
@@ -155,3 +155,43 @@ def test_repair_needs_the_lock_and_looking_does_not(directory: Path) -> None:
     with pytest.raises(DirectoryInUse):
         check(directory, repair=True)
     engine.close()
+
+
+@pytest.mark.parametrize("name", ["control.db", "queue.db", "shard-001/mail.db"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_database_that_is_gone_is_named_and_not_made_anew(directory: Path, name: str, empty: bool) -> None:
+    """An empty one in its place would look to every client like mail that was deleted."""
+    (directory / name).unlink()
+    if empty:
+        (directory / name).touch()
+    for repair in (False, True):
+        assert ("unreadable database", name) in {(one.kind, one.place) for one in check(directory, repair=repair).findings}
+    with pytest.raises(DirectoryDamaged, match=f"{name} is missing or empty: restore it from a backup"):
+        Engine(directory, now_ms=NOW_MS)
+    assert (directory / name).exists() == empty
+
+
+@pytest.mark.parametrize("name", ["control.db", "queue.db", "shard-001/mail.db"])
+def test_pages_that_cannot_be_read_stop_neither_check_nor_repair(directory: Path, name: str) -> None:
+    """The header and the schema are whole, everything behind them isn't."""
+    octets = (directory / name).read_bytes()
+    (directory / name).write_bytes(octets[:4096] + b"\xff" * (len(octets) - 4096))
+    for repair in (False, True):
+        report = check(directory, repair=repair, now_ms=NOW_MS)
+        assert name in {one.place for one in report.findings} and not report.sound
+    with pytest.raises(DirectoryDamaged, match=r"cannot be opened: .*fumibako check names what is damaged"):
+        Engine(directory, now_ms=NOW_MS)
+
+
+def test_shards_are_looked_at_without_the_rows_that_name_them(directory: Path) -> None:
+    (directory / "control.db").write_bytes(b"not a database" * 1000)
+    assert check(directory).messages == 3
+
+
+def test_a_wrong_size_of_a_blob_does_not_become_the_message_s(directory: Path) -> None:
+    """A message is read by the size of its own row, which is right; a repair once made it as wrong as the blob's."""
+    before = rows(directory, "SELECT account_id, id, size_octets FROM email")
+    spoil(directory, "shard-001/mail.db", "UPDATE blob SET size_octets = size_octets + 1")
+    report = check(directory, repair=True, now_ms=NOW_MS)
+    assert {finding.kind for finding in report.findings if not finding.repaired} == {"damaged bodies", "message sizes"}
+    assert rows(directory, "SELECT account_id, id, size_octets FROM email") == before

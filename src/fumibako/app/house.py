@@ -7,10 +7,11 @@ Failure: HouseError with one line for the person.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from fumibako import __version__
 from fumibako.app.build import build_admin, build_survey, build_zones, server_tls
 from fumibako.app.journal import log_to_stderr, read_trace
 from fumibako.app.rescue import back_up, bring_back, take_back
@@ -38,7 +39,9 @@ from fumibako.store.base import Store
 from fumibako.store.check import check
 from fumibako.store.local import LocalStore
 from fumibako.store.restore import is_half_restored
-from fumibako.store.sqlite.engine import DirectoryInUse, create
+from fumibako.store.schema import NewerSchema, SchemaError
+from fumibako.store.sqlite.engine import DirectoryDamaged, DirectoryInUse, create
+from fumibako.store.sqlite.opening import demand_usable
 
 
 class House:
@@ -104,6 +107,8 @@ class House:
             raise HouseError(N_("{error}"), error=error) from None
         for warning in server.drop_privileges():
             announce(warning)
+        with _said_plainly():
+            demand_usable(directory)        # as the user it belongs to; a child of ours would end with a traceback
         return server.run(announce)
 
     # -- open, check, trace --
@@ -122,7 +127,8 @@ class House:
     @asynccontextmanager
     async def _open_store(self, directory: Path, offload: Offload) -> AsyncIterator[tuple[Store, bool]]:
         try:
-            local = LocalStore(directory, self.now_ms, offload=offload.run)
+            with _said_plainly():
+                local = LocalStore(directory, self.now_ms, offload=offload.run)
         except DirectoryInUse:
             async with remote_store(directory, offload) as remote:
                 yield remote, True
@@ -136,7 +142,8 @@ class House:
         """Look for damage; the server must be down for a repair."""
         self._need_made(directory)
         try:
-            report = check(directory, repair=repair, now_ms=self.now_ms())
+            with _said_plainly():
+                report = check(directory, repair=repair, now_ms=self.now_ms())
         except DirectoryInUse:
             raise HouseError(N_("{directory} is in use: stop the server first"), directory=directory) from None
         return [Finding(one.kind, one.place, one.count, one.examples, one.repaired) for one in report.findings]
@@ -174,6 +181,19 @@ class House:
         if not (directory / "control.db").exists():
             problem = N_("{directory} is not a data directory; make one with: fumibako init --data {directory} --hostname NAME")
             raise HouseError(problem, directory=directory)
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """Why a data directory does not open, as one line for the person."""
+    try:
+        yield
+    except NewerSchema as error:
+        problem = N_("{path} was written by a newer Fumibako: it has schema {found}, and this one ({version}) knows schema "
+                     "{known} at most. Going back is not possible: install the newer version again, or restore a backup")
+        raise HouseError(problem, path=error.path, found=error.found, known=error.known, version=__version__) from None
+    except (SchemaError, DirectoryDamaged) as error:
+        raise HouseError(N_("the store does not open: {error}"), error=error) from None
 
 
 def _checked(load: Callable[[], Config]) -> Config:

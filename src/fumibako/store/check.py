@@ -3,28 +3,33 @@
 Contract: without `repair` nothing of the directory is changed and the server may be up; with it the directory must be
     free (DIR/LOCK), derived values are made again from the entries and records, and nothing that may be somebody's mail
     is deleted: a segment file that no row knows is moved to DIR/orphaned.
-Failure: DirectoryInUse; a database that can't be read is a Finding.
+Failure: DirectoryInUse; NewerSchema; a database that can't be read is a Finding.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import apsw
 
 from fumibako.store.disk import DiskIO
+from fumibako.store.schema import NewerSchema, SchemaError, verify
 from fumibako.store.segment import SegmentReader, segment_numbers, segment_path
 from fumibako.store.sqlite.database import Database, open_reader, open_writer
-from fumibako.store.sqlite.engine import Engine
-from fumibako.store.sqlite.layout import CONTROL, QUEUE, SPOOL, shard_directory
+from fumibako.store.sqlite.engine import DirectoryDamaged, Engine
+from fumibako.store.sqlite.layout import CONTROL, QUEUE, SHARD, SPOOL, shard_directory
 from fumibako.store.sqlite.mail import RECOVERABLE_MS
-from fumibako.store.sqlite.rules import CONTROL_RULES, QUEUE_RULES, SHARD_RULES, Rule
+from fumibako.store.sqlite.rules import CONTROL_RULES, QUEUE_RULES, SHARD_RULES, SIZES, Rule
 
 ORPHANED = "orphaned"
 _PIECE_OCTETS = 1 << 20
+# UnicodeDecodeError: a TEXT that isn't any; OverflowError, TypeError: a number that is too large for a place, or NULL.
+_UNREADABLE = (apsw.Error, OSError, UnicodeDecodeError, OverflowError, TypeError)
 _EXAMPLES = 20          # of one kind; the count is whole
 
 
@@ -56,8 +61,13 @@ def check(directory: Path, *, repair: bool = False, now_ms: int = 0, disk: DiskI
     """Look at everything; with `repair` mend what is derived. now_ms: what mended messages without entries are kept from."""
     disk = disk or DiskIO()
     if repair:
-        # Taking the lock, migrating and cutting orphan tails is what any start does.
-        engine = Engine(directory, disk, now_ms)
+        try:
+            # Taking the lock, migrating and cutting orphan tails is what any start does.
+            engine = Engine(directory, disk, now_ms)
+        except NewerSchema:
+            raise
+        except (DirectoryDamaged, SchemaError):
+            return _Check(directory, disk, False, now_ms).run()     # nothing can be mended where nothing can be opened
         try:
             return _Check(directory, disk, True, now_ms).run()
         finally:
@@ -70,47 +80,77 @@ class _Check:
         self._directory, self._disk, self._repair, self._now_ms = directory, disk, repair, now_ms
         self._findings: list[Finding] = []
         self._messages = self._octets = 0
+        self._shards: set[str] = set()
+        self._wrong_sizes: list[int] = []       # blobs of the database under way whose record says another size
 
     def run(self) -> Report:
-        shards = [1]
-        if control := self._database(CONTROL, CONTROL_RULES):
-            shards = [row[0] for row in control.rows("SELECT id FROM shard ORDER BY id")]
-            control.close()
-        if queue := self._database(f"{QUEUE}.db", QUEUE_RULES):
-            self._segments(queue, Path(QUEUE))
-            queue.close()
-        for shard_id in shards:
-            name = shard_directory(shard_id)
-            if shard := self._database(f"{name}/mail.db", SHARD_RULES):
-                self._messages += shard.row("SELECT count(*) FROM email")[0]
-                self._segments(shard, Path(name) / "seg")
-                shard.close()
+        self._database(CONTROL, CONTROL_RULES, self._look_for_shards)
+        self._database(f"{QUEUE}.db", QUEUE_RULES, lambda queue: self._segments(queue, Path(QUEUE)))
+        for name in sorted(self._shards or self._shard_directories()):
+            self._database(f"{name}/mail.db", SHARD_RULES, partial(self._look_at_shard, name))
         self._note("spool files", SPOOL, sorted(self._disk.names(self._directory / SPOOL)), repaired=True)
         return Report(self._messages, self._octets, tuple(self._findings))
+
+    def _look_for_shards(self, control: Database) -> None:
+        self._shards = {shard_directory(row[0]) for row in control.rows("SELECT id FROM shard")}
+
+    def _look_at_shard(self, name: str, shard: Database) -> None:
+        self._segments(shard, Path(name) / "seg")
+        self._messages += shard.row("SELECT count(*) FROM email")[0]
+
+    def _shard_directories(self) -> set[str]:
+        return {name for name in self._disk.names(self._directory) if name.startswith(SHARD)}
 
     def _note(self, kind: str, place: str, examples: list[str], *, repaired: bool = False) -> None:
         if examples:
             self._findings.append(Finding(kind, place, len(examples), tuple(examples[:_EXAMPLES]), repaired))
 
-    def _database(self, name: str, rules: tuple[Rule, ...]) -> Database | None:
-        """The database, open, once its own pages and our rules are checked; None when it can't be read."""
+    def _database(self, name: str, rules: tuple[Rule, ...], look: Callable[[Database], None]) -> None:
+        """Its own pages, `look`, our rules. What can't be read on the way is a finding and stops nothing else."""
         path = self._directory / name
-        try:
+        with self._noting(name):
+            if not self._disk.size_octets(path):
+                raise OSError("the file is empty")
             database = (open_writer if self._repair else open_reader)(path, self._disk.vfs)
+            try:
+                self._pages(database, name)
+                with self._noting(name):
+                    look(database)      # first: sizes of messages are made from those of blobs
+                self._rules(database, name, rules)
+            finally:
+                database.close()
+
+    def _pages(self, database: Database, name: str) -> None:
+        with self._noting(name):
             faults = [row[0] for row in database.rows("PRAGMA integrity_check") if row[0] != "ok"]
             self._note("damaged database", name, faults)
-            schema = database.row("PRAGMA user_version")[0]
-            for rule in rules:
-                if rule.since <= schema:
-                    self._rule(database, name, rule)
-            return database
-        except (apsw.Error, OSError) as error:
+
+    def _rules(self, database: Database, name: str, rules: tuple[Rule, ...]) -> None:
+        try:
+            schema = verify(database, {CONTROL: "control", f"{QUEUE}.db": "queue"}.get(name, "mail"))
+        except NewerSchema:
+            raise       # what such a database must be like only its own program knows
+        except SchemaError as error:
             self._note("unreadable database", name, [str(error)])
-            return None
+            return
+        for rule in rules:
+            if rule.since <= schema:
+                with self._noting(name):
+                    self._rule(database, name, rule)
+
+    @contextmanager
+    def _noting(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except _UNREADABLE as error:
+            known = [found for found in self._findings if (found.kind, found.place) == ("unreadable database", name)]
+            if not known:
+                self._note("unreadable database", name, [str(error)])
 
     def _rule(self, database: Database, name: str, rule: Rule) -> None:
         wrong = [" ".join(map(str, row)) for row in database.rows(rule.query)]
-        mended = bool(wrong and self._repair and rule.mend)
+        # A size that is wrong in the blob's row must not get into the messages': theirs is what they are read by.
+        mended = bool(wrong and self._repair and rule.mend) and not (rule.kind == SIZES and self._wrong_sizes)
         if mended:
             database.run_named(rule.mend, {"later": self._now_ms + RECOVERABLE_MS})
             mended = not database.rows(rule.query)
@@ -123,6 +163,7 @@ class _Check:
         before = set(segment_numbers(self._disk, directory))
         rows = {row[0] for row in database.rows("SELECT id FROM segment")}
         reader = SegmentReader(self._disk, directory)
+        self._wrong_sizes = []
         self._note("damaged bodies", str(place), list(self._damaged(database, reader)))
         reader.close()
         used = {row[0] for row in database.rows("SELECT DISTINCT segment_id FROM blob")}
@@ -141,11 +182,13 @@ class _Check:
         for blob, number, offset, size in database.rows("SELECT id, segment_id, offset, size_octets FROM blob ORDER BY id"):
             try:
                 header, crc32 = reader.header(number, offset), 0
+                if header.size_octets != size:
+                    self._wrong_sizes.append(blob)
                 for start in range(0, size, _PIECE_OCTETS):
                     octets = reader.read(number, offset, start, min(size, start + _PIECE_OCTETS))
                     crc32 = zlib.crc32(octets, crc32)
                 self._octets += size
                 if header.size_octets != size or header.crc32 != crc32:
                     yield f"{blob}: the octets are not those that were stored"
-            except OSError as error:
+            except (OSError, OverflowError) as error:
                 yield f"{blob}: {error}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from importlib import resources
+from pathlib import Path
 
 from fumibako.store.failpoint import reach
 from fumibako.store.sqlite.database import Database
@@ -18,6 +19,15 @@ _MIGRATION = "CREATE TABLE migration(number INTEGER PRIMARY KEY, checksum TEXT N
 
 class SchemaError(Exception):
     """The database does not fit this program."""
+
+
+class NewerSchema(SchemaError):
+    """path was written by a newer program: schema `found`, and this program knows `known` at most."""
+
+    def __init__(self, path: Path, found: int, known: int) -> None:
+        super().__init__(f"{path} was written by a newer Fumibako (schema {found}, this one knows {known}); "
+                         "going back is not possible: install the newer version again or restore a backup")
+        self.path, self.found, self.known = path, found, known
 
 
 def steps(kind: str) -> list[tuple[int, str]]:
@@ -32,13 +42,7 @@ def steps(kind: str) -> list[tuple[int, str]]:
 
 def migrate(database: Database, kind: str, now_ms: int) -> None:
     """Bring a database to the newest step, each step in a transaction of its own."""
-    known = steps(kind)
-    version: int = database.row("PRAGMA user_version")[0]
-    if version > known[-1][0]:
-        raise SchemaError(f"{database.path} was written by a newer Fumibako (schema {version}, this one knows "
-                          f"{known[-1][0]}); going back is not possible: install the newer version again or restore a backup")
-    if version:
-        _verify(database, known[:version])
+    known, version = steps(kind), verify(database, kind)
     for number, sql in known[version:]:
         database.run("BEGIN IMMEDIATE")
         try:
@@ -55,12 +59,19 @@ def migrate(database: Database, kind: str, now_ms: int) -> None:
             raise
 
 
-def _verify(database: Database, applied: list[tuple[int, str]]) -> None:
-    checksums = dict(database.rows("SELECT number, checksum FROM migration"))
-    for number, sql in applied:
-        if checksums.get(number) != _checksum(sql):
-            raise SchemaError(f"step {number} of {database.path} is not the one this Fumibako knows: "
-                              "it was written by another build; use that one, or restore a backup")
+def verify(database: Database, kind: str) -> int:
+    """The number of the database's last step; SchemaError where this program must not touch it."""
+    known = steps(kind)
+    version: int = database.row("PRAGMA user_version")[0]
+    if version > known[-1][0]:
+        raise NewerSchema(database.path, version, known[-1][0])
+    if version:
+        checksums = dict(database.rows("SELECT number, checksum FROM migration"))
+        for number, sql in known[:version]:
+            if checksums.get(number) != _checksum(sql):
+                raise SchemaError(f"step {number} of {database.path} is not the one this Fumibako knows: "
+                                  "it was written by another build; use that one, or restore a backup")
+    return version
 
 
 def _checksum(sql: str) -> str:

@@ -6,6 +6,7 @@ Contract: `execute` runs each operation in a savepoint of its database's transac
 Failure: a refusal of our own undoes its operation alone. When SQLite has ended a transaction, every operation in it
     fails: by DISK_FULL where the disk is full, else by EngineFailed, after which the process must go (exit 70) and
     start again through recovery; a failed fsync is never repeated. DirectoryInUse: another process holds the lock.
+    DirectoryDamaged, SchemaError: the databases can't be opened.
 """
 
 from __future__ import annotations
@@ -43,12 +44,18 @@ SHARD_ACCOUNTS = 2_000
 SHARD_OCTETS = 20 * 1024**3
 _TIDIED_AT_ONCE = 4     # shards looked at for something to tidy
 
+_DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError)
+
 Outcome = tuple[Result | StoreUnavailable, tuple[Notice, ...]]
 _Executor = Callable[[Unit, Any, int], Executed]
 
 
 class DirectoryInUse(Exception):
     """Another process holds DIR/LOCK."""
+
+
+class DirectoryDamaged(Exception):
+    """A database is missing or cannot be read. Nothing was made in its place: an empty one would look like lost mail."""
 
 
 class EngineFailed(Exception):
@@ -100,15 +107,12 @@ class Engine:
         self.directory, self.disk = directory, disk or DiskIO()
         make_directories(self.disk, directory)
         self._lock = _lock(self.disk, directory / LOCK)
+        self._shards: dict[int, Unit] = {}
         try:
-            self._control = Unit("control.db", self._open(directory / CONTROL, "control", now_ms))
-            self._queue = Unit("queue.db", self._open(directory / f"{QUEUE}.db", "queue", now_ms))
-            self._queue.segments = self._open_segments(self._queue.database, directory / QUEUE)
-            self._shards: dict[int, Unit] = {}
-            for shard_id, name in self._control.database.rows("SELECT id, directory FROM shard ORDER BY id"):
-                self._open_shard(shard_id, name, now_ms)
-            if not self._shards:
-                self._new_shard(1, now_ms)
+            self._open_all(now_ms)
+        except _DAMAGE as error:
+            self.disk.close(self._lock)
+            raise DirectoryDamaged(f"{directory} cannot be opened: {error}; fumibako check names what is damaged") from error
         except BaseException:
             self.disk.close(self._lock)
             raise
@@ -138,6 +142,32 @@ class Engine:
         return [self._control, self._queue, *self._shards.values()]
 
     # -- opening --
+
+    def _open_all(self, now_ms: int) -> None:
+        """The shard's row is the last thing a new directory gets: with it everything else is there, or was lost."""
+        directory = self.directory
+        if any(self._is_there(directory / name) for name in (f"{QUEUE}.db", f"{shard_directory(1)}/mail.db")):
+            self._demand(directory / CONTROL)
+        self._control = Unit("control.db", self._open(directory / CONTROL, "control", now_ms))
+        shards = self._control.database.rows("SELECT id, directory FROM shard ORDER BY id")
+        for name in [f"{QUEUE}.db", *(f"{name}/mail.db" for _, name in shards)] if shards else []:
+            self._demand(directory / name)
+        self._queue = Unit("queue.db", self._open(directory / f"{QUEUE}.db", "queue", now_ms))
+        self._queue.segments = self._open_segments(self._queue.database, directory / QUEUE)
+        for shard_id, name in shards:
+            self._open_shard(shard_id, name, now_ms)
+        if not shards:
+            self._new_shard(1, now_ms)
+
+    def _is_there(self, path: Path) -> bool:
+        try:
+            return self.disk.size_octets(path) > 0
+        except FileNotFoundError:
+            return False
+
+    def _demand(self, path: Path) -> None:
+        if not self._is_there(path):
+            raise DirectoryDamaged(f"{path} is missing or empty: restore it from a backup")
 
     def _open(self, path: Path, kind: str, now_ms: int) -> Database:
         self.disk.close(self.disk.open_write(path))     # SQLite would make it readable for others

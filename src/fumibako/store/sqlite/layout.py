@@ -13,10 +13,11 @@ LOCK = "LOCK"
 CONTROL = "control.db"
 QUEUE = "queue"         # queue.db and the directory of its segments
 SPOOL = "spool"
+SHARD = "shard-"
 
 
 def shard_directory(shard_id: int) -> str:
-    return f"shard-{shard_id:03d}"
+    return f"{SHARD}{shard_id:03d}"
 
 
 def make_directories(disk: DiskIO, directory: Path, shard: str = "") -> None:

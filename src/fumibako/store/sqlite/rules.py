@@ -24,6 +24,7 @@ class Rule:
     since: int = 1
 
 
+SIZES = "message sizes"
 _ENTRIES = "FROM entry e JOIN email m ON m.account_id = e.account_id AND m.id = e.email_id WHERE e.account_id"
 _COUNTED = ("(SELECT count(*), coalesce(sum(e.flags & 1 = 0), 0), coalesce(sum(e.flags & 8 = 8), 0), "
             f"coalesce(sum(m.size_octets), 0) {_ENTRIES} = mailbox.account_id AND e.mailbox_id = mailbox.id)")
@@ -65,7 +66,7 @@ def _behind(kind: str, table: str, column: str, highest: str, mended: str) -> Ru
 
 
 def _wrong_sizes(table: str, key: str) -> Rule:
-    return Rule("message sizes", f"SELECT {key} FROM {table} WHERE size_octets <> {_WHOLE_SIZE}",
+    return Rule(SIZES, f"SELECT {key} FROM {table} WHERE size_octets <> {_WHOLE_SIZE}",
                 f"UPDATE {table} SET size_octets = {_WHOLE_SIZE} WHERE size_octets <> {_WHOLE_SIZE}")
 
 
