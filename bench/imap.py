@@ -8,7 +8,7 @@ import ssl
 
 
 class ImapClient:
-    """Logged in when constructed. tls: certificate not checked, since only loopback is talked to; source: address to come from."""
+    """Logged in when constructed. tls: certificate not checked, it is all on loopback; source: address to come from."""
 
     def __init__(self, address: tuple[str, int], user: str, password: str, *, tls: bool = False, source: str = "") -> None:
         here = (source, 0) if source else None

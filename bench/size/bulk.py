@@ -1,7 +1,7 @@
 """What others notice of a STORE and an EXPUNGE of 50,000 messages: NOOP, FETCH and deliveries meanwhile.
 
-Contract: one worker for everybody, which is the hardest case. Probes take turns in threads of their own, each on an account of its
-    own, but for the one that has the same mailbox selected; `quiet` is the same without the bulk.
+Contract: one worker for everybody, which is the hardest case. Each probe is a thread with an account of its own,
+    but for the one that has the same mailbox selected; `quiet` is the same without the bulk.
 Failure: RuntimeError.
 """
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -76,8 +76,8 @@ class Place:
             execute(engine, [SetSetting("limits.connections", "", str(connections)),
                              SetSetting("limits.connections_per_address", "", str(connections))])
 
-    def serve(self, preparation: Callable[[], None] | None = None) -> Serving:
-        return Serving(self, preparation)
+    def serve(self, prefix: Sequence[str] = ()) -> Serving:
+        return Serving(self, prefix)
 
     def client(self, user: str, *, tls: bool = False, source: str = "") -> ImapClient:
         port = IMAPS_PORT if tls else IMAP_PORT
@@ -108,14 +108,14 @@ def add_accounts(engine: Engine, users: Sequence[str], *, opened: bool = False) 
 
 
 class Serving:
-    """`fumibako serve` until the end of the with block. preparation: runs in the new process before it starts."""
+    """`fumibako serve` until the end of the with block. prefix: a command that runs the one behind it."""
 
-    def __init__(self, place: Place, preparation: Callable[[], None] | None = None) -> None:
+    def __init__(self, place: Place, prefix: Sequence[str] = ()) -> None:
         self._log = place.directory / "bench.log"
         begun = time.monotonic()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(FUMIBAKO), "serve", "--data", str(place.directory)], stdout=log, stderr=log, preexec_fn=preparation,
+                [*prefix, str(FUMIBAKO), "serve", "--data", str(place.directory)], stdout=log, stderr=log,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"})
         self.pid = self._process.pid
         wait_until(self._is_ready, "fumibako serve", 300)
