@@ -33,6 +33,11 @@ class ImapClient:
             raise RuntimeError(f"{text}: {answer[-200:]!r}")
         return answer
 
+    @property
+    def socket(self) -> socket.socket:
+        """For who waits for what comes unasked."""
+        return self._socket
+
     def idle(self) -> None:
         """Enter IDLE and stay there."""
         self._socket.sendall(b"idle IDLE\r\n")

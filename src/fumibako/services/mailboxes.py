@@ -147,9 +147,13 @@ class Visit:
     async def select(
         self, name: str, *, read_only: bool, wants_recent: bool = True, before: Selection | None = None
     ) -> Selection:
-        """before: what this session had selected until now, already unselected; its \\Recent messages stay so."""
-        row = await self.find(name)
-        tracker = await self._stay.track(row.id)
+        """before: what this session had selected until now, which is unselected in any case; its \\Recent messages stay so."""
+        try:
+            row = await self.find(name)
+            tracker = await self._stay.track(row.id)
+        finally:
+            if before is not None:
+                self.unselect(before)       # not earlier: the same mailbox once more needs no other view
         if tracker is None:
             raise StoreRefused(Refusal.NO_SUCH_MAILBOX)
         selection = Selection(self.store, row, tracker, read_only=read_only, wants_recent=wants_recent)

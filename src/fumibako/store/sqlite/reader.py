@@ -215,7 +215,7 @@ class Reader:
             return int(row[0]) if row else 0
 
     def view(self, account_id: AccountId, mailbox_id: MailboxId) -> View | None:
-        with self._mail(account_id).take() as database, _snapshot(database):
+        with self._mail(account_id).take() as database, _passing_through(database), _snapshot(database):
             box = database.row("SELECT uid_validity, uid_next, highest_modseq, total FROM mailbox "
                                "WHERE account_id = ? AND id = ?", account_id, mailbox_id)
             if box is None:
@@ -367,6 +367,15 @@ def _snapshot(database: Database) -> Iterator[None]:
     finally:
         if database.in_transaction:
             database.run("COMMIT")
+
+
+@contextmanager
+def _passing_through(database: Database) -> Iterator[None]:
+    """What is read once is not worth the memory it would stay in: a large mailbox fills all of a connection's cache."""
+    try:
+        yield
+    finally:
+        database.run("PRAGMA shrink_memory")
 
 
 def _mailbox(row: Row) -> Mailbox:
