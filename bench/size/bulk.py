@@ -26,6 +26,7 @@ _COMMANDS = {"STORE": "STORE 1:{count} +FLAGS (\\Deleted)", "STORE silent": "STO
 
 def measure(directory: Path, messages: int, count: int) -> list[dict[str, object]]:
     """messages: in the mailbox; count: of those are stored and expunged."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
     place = Place(directory, HOST, workers=1)
     with place.engine() as engine:
         ids = add_accounts(engine, ["bulk", "noop", "fetch", "target"], opened=True)

@@ -23,6 +23,7 @@ def measure(directory: Path, loop: str, connections: int) -> dict[str, object]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     connections = min(connections, hard - _SPARE_FILES)
+    directory.parent.mkdir(parents=True, exist_ok=True)
     place = Place(directory, HOST, loop=loop)
     with place.engine() as engine:
         add_accounts(engine, [f"waiter{number}" for number in range(_ACCOUNTS)], opened=True)

@@ -215,19 +215,13 @@ class Reader:
             return int(row[0]) if row else 0
 
     def view(self, account_id: AccountId, mailbox_id: MailboxId) -> View | None:
-        with self._mail(account_id).take() as database, _passing_through(database), _snapshot(database):
-            box = database.row("SELECT uid_validity, uid_next, highest_modseq, total FROM mailbox "
-                               "WHERE account_id = ? AND id = ?", account_id, mailbox_id)
-            if box is None:
-                return None
-            # As long as they will be from the beginning: arrays that grow beside each other leave holes of their own size.
-            columns = array("I", [0]) * box[3], array("Q", [0]) * box[3], array("Q", [0]) * box[3]
-            count = 0
-            while (came := _read_rows(database, account_id, mailbox_id, columns, count)) > 0:
-                count += came
-        for column in columns:
-            del column[count:]
-        return View(*columns, uid_validity=box[0], uid_next=box[1], highest_modseq=ModSeq(box[2]))
+        with self._mail(account_id).take() as database:
+            with _snapshot(database):
+                found = _read_view(database, account_id, mailbox_id)
+            if found is not None and len(found) > _VIEW_ROWS:
+                # Its rows are read once and have filled the connection's whole cache, which then is worth nothing to others.
+                database.run("PRAGMA shrink_memory")
+        return found
 
     def entries(self, account_id: AccountId, mailbox_id: MailboxId, uids: Sequence[Uid]) -> list[Entry]:
         with self._mail(account_id).take() as database:
@@ -338,6 +332,22 @@ class Reader:
         return Body(size, header.sha256, header.crc32, spool=spool_name)
 
 
+def _read_view(database: Database, account_id: AccountId, mailbox_id: MailboxId) -> View | None:
+    box = database.row("SELECT uid_validity, uid_next, highest_modseq, total FROM mailbox WHERE account_id = ? AND id = ?",
+                       account_id, mailbox_id)
+    if box is None:
+        return None
+    uid_validity, uid_next, highest_modseq, total = box
+    # As long as they will be from the beginning: arrays that grow beside each other leave holes of their own size.
+    columns = array("I", [0]) * total, array("Q", [0]) * total, array("Q", [0]) * total
+    count = 0
+    while (came := _read_rows(database, account_id, mailbox_id, columns, count)) > 0:
+        count += came
+    for column in columns:
+        del column[count:]
+    return View(*columns, uid_validity=uid_validity, uid_next=uid_next, highest_modseq=ModSeq(highest_modseq))
+
+
 def _read_rows(
     database: Database, account_id: AccountId, mailbox_id: MailboxId, columns: tuple[array[int], ...], count: int
 ) -> int:
@@ -367,15 +377,6 @@ def _snapshot(database: Database) -> Iterator[None]:
     finally:
         if database.in_transaction:
             database.run("COMMIT")
-
-
-@contextmanager
-def _passing_through(database: Database) -> Iterator[None]:
-    """What is read once is not worth the memory it would stay in: a large mailbox fills all of a connection's cache."""
-    try:
-        yield
-    finally:
-        database.run("PRAGMA shrink_memory")
 
 
 def _mailbox(row: Row) -> Mailbox:
