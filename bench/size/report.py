@@ -42,8 +42,8 @@ def _newest() -> dict[str, Any]:
 def format_section(known: dict[str, Any]) -> list[str]:
     parts = {"mailbox": _mailbox, "accounts": _accounts, "bulk": _bulk, "waiting": _waiting, "notices": _notices, "small": _small}
     machine = known["machine"]
-    lines = ["## Size", "", "Written by `python -m bench.size`: directories filled through the store's own operations, then served by",
-             f"`fumibako serve` for real clients over loopback. {machine['processors']} × {machine['processor']}, "
+    lines = ["## Size", "", "Written by `python -m bench.size`: directories filled through the store's own operations, then",
+             f"served by `fumibako serve` for real clients over loopback. {machine['processors']} × {machine['processor']}, "
              f"{machine['memory_gb']} GB; {known['begun'][:10]}.", "",
              "![SELECT of a cold mailbox and memory of unused accounts](size.svg)", ""]
     for part, shown in parts.items():
@@ -53,8 +53,8 @@ def format_section(known: dict[str, Any]) -> list[str]:
 
 
 def _mailbox(rows: list[dict[str, Any]]) -> list[str]:
-    head = ("messages in one mailbox", "filled, s", "SELECT cold, ms", "SELECT warm, ms", "FETCH of 50, ms", "UID FETCH of none, ms",
-            "STATUS, ms", "worker's memory + MB, 1 session", "20 sessions", "load")
+    head = ("messages in one mailbox", "filled, s", "SELECT cold, ms", "SELECT warm, ms", "FETCH of 50, ms",
+            "UID FETCH of none, ms", "STATUS, ms", "worker's memory + MB, 1 session", "20 sessions", "load")
     return table(head, [(f"{row['messages']:,}", f"{row['fill_s']:.1f}", f"{row['cold_ms']:.0f}", f"{row['warm_ms']:.1f}",
                          f"{row['window_ms']:.1f}", f"{row['newer_ms']:.1f}", f"{row['status_ms']:.1f}",
                          f"{(row['memory_one'] - row['memory_before']) / MB:.1f}",
@@ -64,15 +64,17 @@ def _mailbox(rows: list[dict[str, Any]]) -> list[str]:
 def _accounts(rows: list[dict[str, Any]]) -> list[str]:
     head = ("accounts, unused", "shards", "added, µs each", "disk, MB", "start, s", "storage, MB", "a worker, MB",
             "CPU at rest, %", "login, ms", "RCPT, ms", "`account list`, s", "load")
-    return table(head, [(f"{row['accounts']:,}", str(row["shards"]), f"{row['add_ms'] * 1000:.0f}", f"{row['disk_octets'] / MB:.1f}",
-                         f"{row['start_s']:.2f}", f"{row['storage_octets'] / MB:.0f}", f"{row['worker_octets'] / MB:.0f}",
+    return table(head, [(f"{row['accounts']:,}", str(row["shards"]), f"{row['add_ms'] * 1000:.0f}",
+                         f"{row['disk_octets'] / MB:.1f}", f"{row['start_s']:.2f}",
+                         f"{row['storage_octets'] / MB:.0f}", f"{row['worker_octets'] / MB:.0f}",
                          f"{row['idle_cpu_share'] * 100:.1f}", f"{row['login_ms']:.0f}", f"{row['rcpt_ms']:.2f}",
                          f"{row['list_ms'] / 1000:.2f}", f"{row['load']}") for row in rows])
 
 
 def _bulk(rows: list[dict[str, Any]]) -> list[str]:
     names = list(rows[0]["others"])
-    head = (f"of {rows[-1]['count']:,} in {rows[0]['messages']:,}", "ms", *(f"{name}: p50 / p99 / max, ms" for name in names), "load")
+    head = (f"of {rows[-1]['count']:,} in {rows[0]['messages']:,}", "ms",
+            *(f"{name}: p50 / p99 / max, ms" for name in names), "load")
     lines = table(head, [(row["command"], f"{row['elapsed_ms']:,.0f}", *(_spread(row["others"][name]) for name in names),
                           f"{row['load']}") for row in rows])
     return ["What others notice of a STORE and an EXPUNGE, everybody in one worker; medians of the rounds:", "", *lines]
@@ -84,8 +86,9 @@ def _spread(found: dict[str, float]) -> str:
 
 def _waiting(rows: list[dict[str, Any]]) -> list[str]:
     head = ("IDLE over TLS", "connections", "KB each", "server, MB", "opened/s", "NOOP meanwhile: p50 / p99 / max, ms", "load")
-    return table(head, [(row["loop"], f"{row['connections']:,}", f"{row['octets_each'] / 1024:.1f}", f"{row['all_octets'] / MB:.0f}",
-                         f"{row['opened_per_s']:.0f}", _spread(row["noop"]), f"{row['load']}") for row in rows])
+    return table(head, [(row["loop"], f"{row['connections']:,}", f"{row['octets_each'] / 1024:.1f}",
+                         f"{row['all_octets'] / MB:.0f}", f"{row['opened_per_s']:.0f}",
+                         _spread(row["noop"]), f"{row['load']}") for row in rows])
 
 
 def _notices(row: dict[str, Any]) -> list[str]:
@@ -96,8 +99,8 @@ def _notices(row: dict[str, Any]) -> list[str]:
 def _small(row: dict[str, Any]) -> list[str]:
     peak = f"peak {row['peak_octets'] / MB:.0f} MB with page cache, {row['rss_octets'] / MB:.0f} MB without, " \
            f"{row['killed']} processes killed" if "peak_octets" in row else f"{row['pss_octets'] / MB:.0f} MB at the end"
-    return [f"1 processor and 512 MB ({row['cage']}), 20 accounts, 100,000 messages; 20 sessions, {row['delivered']:,} deliveries in "
-            f"{row['seconds']:.0f} s, searches: {peak}. Delivery {_spread(row['delivery'])} ms, a session's command "
+    work = f"20 accounts, 100,000 messages; 20 sessions, {row['delivered']:,} deliveries in {row['seconds']:.0f} s, searches"
+    return [f"1 processor and 512 MB ({row['cage']}), {work}: {peak}. Delivery {_spread(row['delivery'])} ms, a session's command "
             f"{_spread(row['session'])} ms, SEARCH BODY {_spread(row['search'])} ms (p50 / p99 / max; load {row['load']}).", ""]
 
 
