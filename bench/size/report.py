@@ -100,7 +100,7 @@ def _small(row: dict[str, Any]) -> list[str]:
     peak = f"peak {row['peak_octets'] / MB:.0f} MB with page cache, {row['rss_octets'] / MB:.0f} MB without, " \
            f"{row['killed']} processes killed" if "peak_octets" in row else f"{row['pss_octets'] / MB:.0f} MB at the end"
     work = f"20 accounts, 100,000 messages; 20 sessions, {row['delivered']:,} deliveries in {row['seconds']:.0f} s, searches"
-    return [f"1 processor and 512 MB ({row['cage']}), {work}: {peak}. Delivery {_spread(row['delivery'])} ms, a session's command "
+    return [f"1 processor and 512 MB ({row['cage']}), {work}: {peak}. Delivery {_spread(row['delivery'])} ms, a command "
             f"{_spread(row['session'])} ms, SEARCH BODY {_spread(row['search'])} ms (p50 / p99 / max; load {row['load']}).", ""]
 
 
