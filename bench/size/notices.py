@@ -22,7 +22,7 @@ from bench.size.place import Place, Serving, add_accounts
 from bench.size.timing import load, spread
 
 HOST = "127.78.0.5"
-_SESSIONS, _PAUSE_S, _PATIENCE_S = 8, 0.02, 10.0
+_SESSIONS, _MOST_SESSIONS, _PAUSE_S, _PATIENCE_S = 8, 50, 0.02, 10.0
 
 
 def measure(directory: Path, samples: int) -> dict[str, object]:
@@ -30,12 +30,14 @@ def measure(directory: Path, samples: int) -> dict[str, object]:
     with place.engine() as engine:
         add_accounts(engine, ["idler"], opened=True)
     with place.serve() as serving, smtplib.SMTP(HOST, SMTP_PORT, "client.example.org") as smtp:
-        clients = [place.client("idler") for _ in range(_SESSIONS)]
         assert smtp.sock
-        home = _worker(serving, smtp.sock)
-        other = next((client for client in clients if _worker(serving, client.socket) != home), None)
-        if other is None:
-            raise RuntimeError(f"{_SESSIONS} sessions and the delivery are all in one worker")
+        home, clients, other = _worker(serving, smtp.sock), [], None
+        while len(clients) < _SESSIONS or other is None:
+            clients.append(place.client("idler", source=f"127.78.1.{len(clients) + 1}"))
+            if _worker(serving, clients[-1].socket) != home:
+                other = clients[-1]
+            if len(clients) > _MOST_SESSIONS:
+                raise RuntimeError(f"{len(clients)} sessions and the delivery are all in one worker")
         for client in clients:
             client.command("SELECT INBOX")
             client.idle()
