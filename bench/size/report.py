@@ -6,6 +6,7 @@ Contract: a measure that was not run keeps what the last run found: the newest f
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ def write(results: dict[str, Any]) -> str:
     """Returns the section."""
     RESULTS.mkdir(exist_ok=True)
     stamp = results["begun"].replace(":", "").replace("-", "")
-    (RESULTS / f"size-{stamp}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    (RESULTS / f"size-{stamp}-{os.getpid()}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    return show()
+
+
+def show() -> str:
+    """The page and the chart from the results there are."""
     known = _newest()
     section = "\n".join([SIZE_BEGIN, *format_section(known), SIZE_END])
     page = DOCS / "benchmarks.md"
@@ -73,7 +79,7 @@ def _accounts(rows: list[dict[str, Any]]) -> list[str]:
 
 def _bulk(rows: list[dict[str, Any]]) -> list[str]:
     names = list(rows[0]["others"])
-    head = (f"of {rows[-1]['count']:,} in {rows[0]['messages']:,}", "ms",
+    head = (f"of {rows[-1]['count']:,.0f} in {rows[0]['messages']:,.0f}", "ms",
             *(f"{name}: p50 / p99 / max, ms" for name in names), "load")
     lines = table(head, [(row["command"], f"{row['elapsed_ms']:,.0f}", *(_spread(row["others"][name]) for name in names),
                           f"{row['load']}") for row in rows])
