@@ -8,10 +8,11 @@ import ssl
 
 
 class ImapClient:
-    """Logged in when constructed. tls: certificate not checked, since only loopback is talked to."""
+    """Logged in when constructed. tls: certificate not checked, it is all on loopback; source: address to come from."""
 
-    def __init__(self, address: tuple[str, int], user: str, password: str, *, tls: bool = False) -> None:
-        self._socket: socket.socket = socket.create_connection(address, timeout=120)
+    def __init__(self, address: tuple[str, int], user: str, password: str, *, tls: bool = False, source: str = "") -> None:
+        here = (source, 0) if source else None
+        self._socket: socket.socket = socket.create_connection(address, timeout=120, source_address=here)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -31,6 +32,11 @@ class ImapClient:
         if not answer[answer.rfind(b"\n", 0, -2) + 1 :].startswith(tag + b" OK"):
             raise RuntimeError(f"{text}: {answer[-200:]!r}")
         return answer
+
+    @property
+    def socket(self) -> socket.socket:
+        """For who waits for what comes unasked."""
+        return self._socket
 
     def idle(self) -> None:
         """Enter IDLE and stay there."""

@@ -79,7 +79,7 @@ def test_changes_that_come_twice_do_no_harm() -> None:
 
 
 def test_recent_spans() -> None:
-    assert recent_count(array("I", [1, 5, 6, 9]), [(1, 2), (6, 20)]) == 3
+    assert recent_count(array("I", [1, 5, 6, 9]), [(1, 2), (6, 20)], 4) == 3
 
 
 @pytest.fixture

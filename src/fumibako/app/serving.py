@@ -19,7 +19,7 @@ from dataclasses import replace
 from socket import AF_UNIX, socket
 
 from fumibako.app.build import Parts
-from fumibako.app.limits import allow_most_files, files_allowed
+from fumibako.app.limits import allow_most_files, files_allowed, give_back_large_memory
 from fumibako.app.processes import Ready, Sockets, Worker, run_in_loop, run_jobs
 from fumibako.app.reload import read_anew
 from fumibako.app.storage import STORAGE_SOCKET, storage_thread
@@ -116,6 +116,7 @@ class Server:
                     announce(f"{name} {address}")
             announce("ready")
         allow_most_files()
+        give_back_large_memory()
         log.info("each process may open %d files; a worker takes connections until four fifths are open", files_allowed())
         if _worker_count(self._config) == 0:
             return self._run_alone(announce_all)

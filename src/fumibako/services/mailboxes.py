@@ -9,6 +9,7 @@ Failure: `StoreRefused` with the store's reason (a mailbox that is absent and on
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 from fumibako.model.account import Account
@@ -133,22 +134,26 @@ class Visit:
         claim = ClaimRecent(self.account.id, mailbox.id, peek=True)
         first = expect(await self.store.commit(claim), Recent).first_uid
         view = await self.store.view(self.account.id, mailbox.id)
-        return 0 if view is None else sum(uid >= first for uid in view.uids)
+        return 0 if view is None else len(view) - bisect_left(view.uids, first)
 
     async def deleted_octets(self, mailbox: Mailbox) -> int:
         """What an expunge would free (RFC 9208 §5.1 DELETED-STORAGE)."""
         view = await self.store.view(self.account.id, mailbox.id)
         if view is None:
             return 0
-        uids = [uid for uid, flags in zip(view.uids, view.flags, strict=True) if flags & Flag.DELETED]
+        uids = [view.uids[at] for at in view.each_with(Flag.DELETED)]
         return sum(entry.size_octets for entry in await self.messages.entries(mailbox.id, uids))
 
     async def select(
         self, name: str, *, read_only: bool, wants_recent: bool = True, before: Selection | None = None
     ) -> Selection:
-        """before: what this session had selected until now, already unselected; its \\Recent messages stay so."""
-        row = await self.find(name)
-        tracker = await self._stay.track(row.id)
+        """before: what this session had selected until now, which is unselected in any case; its \\Recent messages stay so."""
+        try:
+            row = await self.find(name)
+            tracker = await self._stay.track(row.id)
+        finally:
+            if before is not None:
+                self.unselect(before)       # not earlier: the same mailbox once more needs no other view
         if tracker is None:
             raise StoreRefused(Refusal.NO_SUCH_MAILBOX)
         selection = Selection(self.store, row, tracker, read_only=read_only, wants_recent=wants_recent)

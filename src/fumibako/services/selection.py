@@ -85,6 +85,10 @@ class Selection:
         """
         return [at for low, high in self.spans(numbers, uid=uid) for at in range(low, high)]
 
+    def pieces(self, numbers: SequenceSet, *, uid: bool) -> Iterator[list[int]]:
+        """`positions` in pieces of at most BATCH_UIDS, each made when it is asked for."""
+        return _pieces(self.spans(numbers, uid=uid))
+
     def spans(self, numbers: SequenceSet, *, uid: bool) -> list[tuple[int, int]]:
         """The same as half-open spans: what a set costs then does not depend on the size of the mailbox."""
         if numbers.saved:
@@ -138,16 +142,16 @@ class Selection:
 
     @property
     def recent_count(self) -> int:
-        return recent_count(self.view.uids[: self.told], self.recent)
+        return recent_count(self.view.uids, self.recent, self.told)
 
     def first_unseen(self) -> int:
         """Position of the first message without \\Seen, or -1."""
-        return next((at for at, flags in enumerate(self.view.flags) if not flags & Flag.SEEN), -1)
+        return self.view.first_without(Flag.SEEN)
 
     def deleted(self) -> list[int]:
         """uids with \\Deleted."""
-        view = self.view
-        return [uid for uid, flags in zip(view.uids, view.flags, strict=True) if flags & Flag.DELETED]
+        uids = self.view.uids
+        return [uids[at] for at in self.view.each_with(Flag.DELETED)]
 
     # -- what to do --
 
@@ -157,7 +161,7 @@ class Selection:
         """The caller tells the changed ones itself; what others changed meanwhile stays to be told."""
         changed: dict[int, int] = {}
         modified: list[int] = []
-        for batch in _batches(uids):
+        for batch in batches(uids):
             operation = SetFlags(self.mailbox.account_id, self.mailbox.id, batch, mode, flags, unchanged_since)
             done = expect(await self._store.commit(operation), FlagsSet)
             changed.update(done.changed)
@@ -184,7 +188,7 @@ class Selection:
         """RFC 6851 §3.3: each operation moves its messages wholly; the parts' answers joined."""
         parts = [
             expect(await self._store.commit(Move(self.mailbox.account_id, self.mailbox.id, batch, target.id)), Copied)
-            for batch in _batches(uids)
+            for batch in batches(uids)
         ]
         if not parts:
             return Copied(target.uid_validity, (), (), self.view.highest_modseq)
@@ -197,7 +201,7 @@ class Selection:
 
     async def expunge(self, uids: Sequence[int], *, only_deleted: bool = True) -> None:
         """Removes those of the uids that have \\Deleted when the operation runs."""
-        for batch in _batches(uids):
+        for batch in batches(uids):
             operation = Expunge(self.mailbox.account_id, self.mailbox.id, batch, only_deleted)
             expect(await self._store.commit(operation), Expunged)
 
@@ -213,6 +217,21 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return found
 
 
-def _batches(uids: Sequence[int]) -> Iterator[tuple[Uid, ...]]:
+def _pieces(spans: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
+    piece: list[int] = []
+    for low, high in spans:
+        while low < high:
+            end = min(high, low + BATCH_UIDS - len(piece))
+            piece += range(low, end)
+            low = end
+            if len(piece) == BATCH_UIDS:
+                yield piece
+                piece = []
+    if piece:
+        yield piece
+
+
+def batches(uids: Sequence[int]) -> Iterator[tuple[Uid, ...]]:
+    """What one operation may name."""
     for start in range(0, len(uids), BATCH_UIDS):
         yield tuple(Uid(uid) for uid in uids[start : start + BATCH_UIDS])

@@ -46,7 +46,7 @@ class LiveView:
     def __init__(self, view: View) -> None:
         self.view = view
         self.trackers: set[Tracker] = set()
-        self.used_flags: int = reduce(or_, view.flags, 0)   # every flag bit seen since it was loaded
+        self.used_flags = view.any_flags()      # every flag bit seen since it was loaded
         self.applied = 0                # how many changes were applied: tells a reader whether it was overtaken
         self.wrong = False              # it differed from its row: nobody may rely on its sequence numbers
         self._gone: list[tuple[int, array[int]]] = []   # (generation made, uids that went)
@@ -65,7 +65,7 @@ class LiveView:
                     view.uid_next = new.uid + 1
 
     def set_flags(self, changed: FlagsChanged, modseq: ModSeq) -> None:
-        self.used_flags = reduce(or_, changed.flags, self.used_flags)
+        self.used_flags = reduce(or_, set(changed.flags), self.used_flags)
         for view in self._generations():
             for uid, flags in zip(changed.uids, changed.flags, strict=True):
                 if (at := view.index(uid)) >= 0:
@@ -339,6 +339,6 @@ def _matches(row: Mailbox, view: View) -> bool:
     return (row.total, row.uid_next) == (len(view), view.uid_next) and row.highest_modseq <= view.highest_modseq
 
 
-def recent_count(uids: array[int], spans: Iterable[tuple[int, int]]) -> int:
-    """How many uids lie in the half-open spans."""
-    return sum(bisect_left(uids, high) - bisect_left(uids, low) for low, high in spans)
+def recent_count(uids: array[int], spans: Iterable[tuple[int, int]], told: int) -> int:
+    """How many of the first `told` uids lie in the half-open spans."""
+    return sum(bisect_left(uids, high, 0, told) - bisect_left(uids, low, 0, told) for low, high in spans)

@@ -9,7 +9,7 @@ Failure: `Unavailable` passes through: no tagged answer, the session ends with B
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fumibako.faces.imap.flags import RECENT, SYSTEM_BITS, flag_names
@@ -19,7 +19,7 @@ from fumibako.net.clock import Clock
 from fumibako.net.stream import Stream
 from fumibako.proto.imap.commands import SequenceSet
 from fumibako.proto.imap.format import code_permanent_flags, format_flags
-from fumibako.proto.imap.render import FlagLists, render_flags_fetch
+from fumibako.proto.imap.render import FlagLists, render_expunge, render_flags_fetch
 from fumibako.proto.imap.server import ServerConnection
 from fumibako.services.login import Login
 from fumibako.services.mailboxes import Mailboxes, Visit
@@ -116,6 +116,13 @@ class Conversation:
         except ValueError:
             raise Declined("There is no such sequence number", status="BAD") from None
 
+    def pieces(self, numbers: SequenceSet, *, uid: bool) -> Iterator[list[int]]:
+        """The same in pieces that an operation can take, between which others have their turn."""
+        try:
+            return self.selected.pieces(numbers, uid=uid)
+        except ValueError:
+            raise Declined("There is no such sequence number", status="BAD") from None
+
     @property
     def writable(self) -> Selection:
         if self.selected.read_only:
@@ -195,8 +202,8 @@ class Conversation:
             return
         recent_before = selection.recent_count
         news = await selection.news(expunge=expunge)
-        for number in news.expunged:
-            self.core.untagged(b"%d EXPUNGE" % number)
+        for lines in render_expunge(news.expunged):
+            self.core.send(lines)
         if news.exists is not None:
             self.core.untagged(b"%d EXISTS" % news.exists)
         if not self.core.rev2 and selection.recent_count != recent_before:

@@ -25,7 +25,7 @@ _STORABLE_USES = frozenset(SPECIAL_USES.values()) - {"\\All", "\\Flagged", "\\Im
 async def select(talk: Conversation, command: c.Select) -> Answer:
     if command.qresync is not None:
         raise Declined("QRESYNC is not offered", status="BAD")      # RFC 7162 §3.2.5: it would have to be enabled
-    before = talk.unselect()
+    before, talk.selection = talk.selection, None
     talk.core.unselected()
     if before is not None and talk.core.rev2:
         talk.core.untagged(b"OK [CLOSED] Previous mailbox closed")      # RFC 9051 §7.1

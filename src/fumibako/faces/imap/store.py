@@ -7,6 +7,7 @@ Failure: StoreRefused passes through to the session; `Declined` for what can't b
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from fumibako.faces.imap.conversation import Answer, Conversation, Declined, refused
@@ -17,16 +18,29 @@ from fumibako.proto.imap import commands as c
 from fumibako.proto.imap.format import code_copy_uid, code_modified
 from fumibako.proto.imap.render import MODSEQ, UID, render_fetch
 from fumibako.services.mailboxes import StoreRefused
+from fumibako.services.selection import batches
 
 _MODES = {"": FlagMode.REPLACE, "+": FlagMode.ADD, "-": FlagMode.REMOVE}
 
 
 async def store(talk: Conversation, command: c.Store) -> Answer:
     selection = talk.writable
-    positions = talk.positions(command.numbers, uid=command.uid)
-    uids = [selection.view.uids[at] for at in positions]
+    modified: list[int] = []
+    for positions in talk.pieces(command.numbers, uid=command.uid):
+        modified += await _store_piece(talk, command, [selection.view.uids[at] for at in positions])
+        await talk.drain()
+    # RFC 7162 §3.1.3: of those that failed the client is told how they stand.
+    talk.tell_flag_changes(modified, with_uid=command.uid)
+    if not modified:
+        return Answer("STORE completed", b"EXPUNGEISSUED" if selection.expunge_waits else b"")
+    numbers = modified if command.uid else [selection.view.index(uid) + 1 for uid in modified]
+    return Answer("STORE completed, but not for messages that others changed", code_modified(sorted(numbers)))
+
+
+async def _store_piece(talk: Conversation, command: c.Store, uids: list[int]) -> Sequence[int]:
+    """One operation, told before the next begins; the uids that UNCHANGEDSINCE kept as they were."""
     since = -1 if command.unchanged_since is None else command.unchanged_since
-    outcome = await selection.set_flags(uids, _MODES[command.mode], command.flags, since)
+    outcome = await talk.selected.set_flags(uids, _MODES[command.mode], command.flags, since)
     talk.tell_new_keywords()
     modified = frozenset(outcome.modified)
     told = [uid for uid in uids if uid not in modified] if modified else uids
@@ -34,12 +48,7 @@ async def store(talk: Conversation, command: c.Store) -> Answer:
         talk.tell_flag_changes(told, with_uid=command.uid)
     elif talk.core.condstore:
         _tell_modseqs(talk, told, with_uid=command.uid)
-    # RFC 7162 §3.1.3: of those that failed the client is told how they stand.
-    talk.tell_flag_changes(outcome.modified, with_uid=command.uid)
-    if not modified:
-        return Answer("STORE completed", b"EXPUNGEISSUED" if selection.expunge_waits else b"")
-    numbers = outcome.modified if command.uid else [selection.view.index(uid) + 1 for uid in outcome.modified]
-    return Answer("STORE completed, but not for messages that others changed", code_modified(sorted(numbers)))
+    return outcome.modified
 
 
 def _tell_modseqs(talk: Conversation, uids: Sequence[int], *, with_uid: bool) -> None:
@@ -100,9 +109,19 @@ async def expunge(talk: Conversation, command: c.Expunge) -> Answer:
     uids = selection.deleted()
     if command.uids is not None:
         view = selection.view
-        named = {view.uids[at] for at in talk.positions(command.uids, uid=True)}
-        uids = [uid for uid in uids if uid in named]
-    await selection.expunge(uids)
+        spans = talk.selected.spans(command.uids, uid=True)
+        uids = [uids[place] for low, high in spans for place in _between(uids, view.uids[low], view.uids[high - 1])]
+    for batch in batches(uids):
+        await selection.expunge(batch)
+        await talk.synchronize(expunge=True)    # told piece by piece, so that nobody waits for the sum of it
+        await talk.drain()
+        if talk.core.closed:
+            break
     # RFC 7162 §3.1.8
     code = b"HIGHESTMODSEQ %d" % selection.tracker.live.view.highest_modseq if talk.core.condstore else b""
     return Answer("EXPUNGE completed", code)
+
+
+def _between(uids: Sequence[int], first: int, last: int) -> range:
+    """Places of the uids (ascending) from first to last."""
+    return range(bisect_left(uids, first), bisect_right(uids, last))

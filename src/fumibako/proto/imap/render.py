@@ -51,6 +51,13 @@ def render_fetch(numbers: Sequence[int], columns: Sequence[Column]) -> Iterator[
         yield (template % tuple(values)).encode("ascii")
 
 
+def render_expunge(numbers: Sequence[int]) -> Iterator[bytes]:
+    """`* 3 EXPUNGE` for each, in order (RFC 9051 §7.5.1)."""
+    for start in range(0, len(numbers), CHUNK_ROWS):
+        chunk = tuple(numbers[start:start + CHUNK_ROWS])
+        yield b"* %d EXPUNGE\r\n" * len(chunk) % chunk
+
+
 def render_flags_fetch(
     numbers: Sequence[int], flags: Sequence[int], lists: FlagLists, *,
     uids: Sequence[int] | None = None, modseqs: Sequence[int] | None = None,

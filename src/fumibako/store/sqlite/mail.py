@@ -175,11 +175,26 @@ def _find(write: AccountWrite, mailbox_id: MailboxId, uids: Sequence[Uid]) -> li
     return list(map(_Found._make, rows))
 
 
+class _Flagged(NamedTuple):
+    uid: Uid
+    flags: int
+    modseq: int
+
+
+def _find_flags(write: AccountWrite, mailbox_id: MailboxId, uids: Sequence[Uid]) -> list[_Flagged]:
+    """The same without their messages' rows: those lie elsewhere and have nothing to say about flags."""
+    rows = write.database.rows(
+        "SELECT e.uid, e.flags, e.modseq FROM json_each(?1) j "
+        "CROSS JOIN entry e ON e.account_id = ?2 AND e.mailbox_id = ?3 AND e.uid = j.value",
+        json_list(sorted(set(uids))), write.id, mailbox_id)
+    return list(map(_Flagged._make, rows))
+
+
 def set_flags(unit: Unit, operation: SetFlags, now_ms: int) -> Executed:
     write = open_account_write(unit.database, operation.account_id, now_ms)
     mailbox = write.mailbox(operation.mailbox_id)
     word = write.flag_word(operation.flags, grow=operation.mode is not FlagMode.REMOVE)
-    found = _find(write, mailbox.id, operation.uids)
+    found = _find_flags(write, mailbox.id, operation.uids)
     limit = operation.unchanged_since
     modified = tuple(row.uid for row in found if limit >= 0 and row.modseq > limit)
     refused = set(modified)

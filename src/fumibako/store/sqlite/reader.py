@@ -43,6 +43,7 @@ from fumibako.store.sqlite.recovery import read_recoverable
 from fumibako.store.sqlite.unit import json_list
 
 STATEMENT_S = 5.0
+_VIEW_ROWS = 10_000
 _STEPS = 200_000        # of SQLite's machine between two looks at the clock
 
 _parse_change = msgspec.msgpack.Decoder(Change).decode
@@ -214,19 +215,13 @@ class Reader:
             return int(row[0]) if row else 0
 
     def view(self, account_id: AccountId, mailbox_id: MailboxId) -> View | None:
-        with self._mail(account_id).take() as database, _snapshot(database):
-            box = database.row("SELECT uid_validity, uid_next, highest_modseq FROM mailbox WHERE account_id = ? AND id = ?",
-                               account_id, mailbox_id)
-            if box is None:
-                return None
-            # One JSON text a column is the fastest way from rows to arrays (spec/storage.md §2d).
-            columns = database.row(
-                "SELECT json_group_array(uid), json_group_array(flags), json_group_array(modseq) FROM "
-                "(SELECT uid, flags, modseq FROM entry WHERE account_id = ? AND mailbox_id = ? ORDER BY uid)",
-                account_id, mailbox_id)
-        uids, flags, modseqs = (_parse_numbers(column) for column in columns)
-        return View(array("I", uids), array("Q", flags), array("Q", modseqs),
-                    uid_validity=box[0], uid_next=box[1], highest_modseq=ModSeq(box[2]))
+        with self._mail(account_id).take() as database:
+            with _snapshot(database):
+                found = _read_view(database, account_id, mailbox_id)
+            if found is not None and len(found) > _VIEW_ROWS:
+                # Its rows are read once and have filled the connection's whole cache, which then is worth nothing to others.
+                database.run("PRAGMA shrink_memory")
+        return found
 
     def entries(self, account_id: AccountId, mailbox_id: MailboxId, uids: Sequence[Uid]) -> list[Entry]:
         with self._mail(account_id).take() as database:
@@ -335,6 +330,42 @@ class Reader:
             return Body(size, header.sha256, header.crc32, self._queue_segments.read(number, offset, 0, size))
         self._disk.link(segment_path(self.directory / QUEUE, number), self.directory / SPOOL / spool_name)
         return Body(size, header.sha256, header.crc32, spool=spool_name)
+
+
+def _read_view(database: Database, account_id: AccountId, mailbox_id: MailboxId) -> View | None:
+    box = database.row("SELECT uid_validity, uid_next, highest_modseq, total FROM mailbox WHERE account_id = ? AND id = ?",
+                       account_id, mailbox_id)
+    if box is None:
+        return None
+    uid_validity, uid_next, highest_modseq, total = box
+    # As long as they will be from the beginning: arrays that grow beside each other leave holes of their own size.
+    columns = array("I", [0]) * total, array("Q", [0]) * total, array("Q", [0]) * total
+    count = 0
+    while (came := _read_rows(database, account_id, mailbox_id, columns, count)) > 0:
+        count += came
+    for column in columns:
+        del column[count:]
+    return View(*columns, uid_validity=uid_validity, uid_next=uid_next, highest_modseq=ModSeq(highest_modseq))
+
+
+def _read_rows(
+    database: Database, account_id: AccountId, mailbox_id: MailboxId, columns: tuple[array[int], ...], count: int
+) -> int:
+    """The next rows of a view, behind the first `count` that are there; how many came.
+
+    One JSON text a column is the fastest way from rows to arrays. By pieces, because the texts and Python's integers are
+    several times the arrays, and no other thread runs while one is parsed.
+    """
+    texts = database.row(
+        "SELECT json_group_array(uid), json_group_array(flags), json_group_array(modseq) FROM "
+        "(SELECT uid, flags, modseq FROM entry WHERE account_id = ? AND mailbox_id = ? AND uid > ? ORDER BY uid LIMIT ?)",
+        account_id, mailbox_id, columns[0][count - 1] if count else 0, _VIEW_ROWS)
+    came = 0
+    for column, text in zip(columns, texts, strict=True):
+        numbers = _parse_numbers(text)
+        came = len(numbers)
+        column[count : count + came] = array(column.typecode, numbers)
+    return came
 
 
 @contextmanager
