@@ -25,7 +25,7 @@ ODD = (
     HEAD + b"\r\n" + "件名：日本語の本文です。\r\n".encode("iso-2022-jp") * 30, HEAD + b"\r\n" + bytes(range(256)) * 40,
 )
 MAILBOXES = ("INBOX", "Sent", "仕事/2024年/請求書", "a.b", "a_b", "R&D", "x" * 200, "仕事" * 60, ".hidden", "Work/..",
-             "INBOX/below")
+             "INBOX/below", "x.mbox/y", "x", "unfinished/y", "cur", ".unfinished")
 KEYWORDS = ("$Forwarded", "$Junk", "Wichtig", "todo/later", *(f"k{number}" for number in range(28)))
 
 

@@ -30,6 +30,7 @@ from fumibako.proto.message.manifest import ManifestMessage
 from fumibako.proto.message.mbox import LineFeeds, Quoter, format_flag_fields, format_from_line
 
 UNFINISHED = "unfinished"
+UNFINISHED_MBOX = ".unfinished"     # no name of ours begins with "."
 MAX_LEVEL_OCTETS = 200
 
 
@@ -146,7 +147,7 @@ class MboxWriting:
         self._taken.add(name)
         self._name, self._path = name, self._root / name
         self._path.parent.mkdir(0o700, parents=True, exist_ok=True)
-        self._file = create(self._path.with_name(UNFINISHED))
+        self._file = create(self._path.with_name(UNFINISHED_MBOX))
         return name
 
     async def put(self, message: Outgoing) -> ManifestMessage:
@@ -174,7 +175,7 @@ class MboxWriting:
     def end(self) -> None:
         assert self._file is not None
         self._file.close()
-        self._path.with_name(UNFINISHED).rename(self._path)
+        self._path.with_name(UNFINISHED_MBOX).rename(self._path)
 
     def finish(self, subscriptions: Sequence[str]) -> None:
         """The manifest has them."""
@@ -185,7 +186,7 @@ class MboxWriting:
                 self._file.close()
             except OSError:     # what could not be written is taken away anyway
                 pass
-            self._path.with_name(UNFINISHED).unlink(missing_ok=True)
+            self._path.with_name(UNFINISHED_MBOX).unlink(missing_ok=True)
 
 
 async def _copy(file: BinaryIO, message: Outgoing, lines: LineFeeds | None) -> tuple[str, bool]:
@@ -204,6 +205,8 @@ def _file_level(level: str) -> str:
     """A level of a mailbox's name as a file may be called."""
     if level.startswith("."):
         level = f"_{level}"
+    if level.endswith(".mbox"):     # a directory of that name would stand in the way of a file
+        level = f"{level}_"
     if len(level.encode()) > MAX_LEVEL_OCTETS:
         level = f"{level.encode()[:MAX_LEVEL_OCTETS].decode('utf-8', 'ignore')}_{digest(level)}"
     return level
