@@ -8,6 +8,7 @@ Failure: OSError, disk full; `Unreadable` for a message whose octets the store c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -126,7 +127,8 @@ class MaildirWriting:
 
     def abandon(self) -> None:
         if self._uids is not None:
-            self._uids.close()
+            with contextlib.suppress(OSError):      # the disk is full: what could not be written is taken away anyway
+                self._uids.close()
         shutil.rmtree(self._place, ignore_errors=True)
 
 
@@ -182,10 +184,8 @@ class MboxWriting:
 
     def abandon(self) -> None:
         if self._file is not None and not self._file.closed:
-            try:
+            with contextlib.suppress(OSError):
                 self._file.close()
-            except OSError:     # what could not be written is taken away anyway
-                pass
             self._path.with_name(UNFINISHED_MBOX).unlink(missing_ok=True)
 
 
