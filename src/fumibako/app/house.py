@@ -33,6 +33,8 @@ from fumibako.net.clock import Clock
 from fumibako.net.listen import ListenError
 from fumibako.net.offload import Offload
 from fumibako.net.tls import TlsFileError, make_self_signed
+from fumibako.services.migrate.exporting import Exporting
+from fumibako.services.migrate.importing import Importing
 from fumibako.services.recall import Recalled, Wanted
 from fumibako.services.texts import N_
 from fumibako.store.base import Store
@@ -121,7 +123,8 @@ class House:
         offload = Offload()
         async with self._open_store(directory, offload) as (store, running):
             zones = build_zones(config, store)
-            yield Desk(build_admin(store, self._clock, offload), zones, build_survey(config, zones, self._clock), running)
+            yield Desk(build_admin(store, self._clock, offload), zones, build_survey(config, zones, self._clock),
+                       Exporting(store), Importing(store, self._clock), running)
         offload.close()
 
     @asynccontextmanager

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from fumibako.services.admin import Admin
+from fumibako.services.migrate.exporting import Exporting
+from fumibako.services.migrate.importing import Importing
 from fumibako.services.recall import Recalled, Wanted
 from fumibako.services.survey import Survey
 from fumibako.services.zones import Zones
@@ -41,6 +43,8 @@ class Desk:
     admin: Admin
     zones: Zones
     survey: Survey
+    exporting: Exporting
+    importing: Importing
     running: bool
 
 

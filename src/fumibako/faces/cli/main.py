@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import click
 
 from fumibako import __version__
-from fumibako.faces.cli import account, alias, backup, demo, dns, domain, policy, queue, server
+from fumibako.faces.cli import account, alias, backup, demo, dns, domain, export, import_, policy, queue, server
 from fumibako.faces.cli.house import House, HouseError, Misconfigured
 from fumibako.faces.cli.terminal import LANGUAGES, Terminal, system_language
 from fumibako.services import StoreUnavailable
@@ -36,7 +36,7 @@ def fumibako() -> None:
 
 
 for command in (server.init, server.serve, server.status, server.check, server.trace, domain.domain, account.account, alias.alias,
-                policy.policy, queue.queue, dns.dns, backup.backup, backup.restore, demo.demo):
+                policy.policy, queue.queue, dns.dns, backup.backup, backup.restore, export.export, import_.import_, demo.demo):
     fumibako.add_command(command)
 
 
