@@ -19,7 +19,7 @@ TOLD = {"en": "was written by a newer Fumibako: it has schema 999, and this one 
 def server(tmp_path: Path) -> LiveServer:
     server = LiveServer(tmp_path / "data", Place("127.0.0.1", {}))
     server.say("init", "--hostname", "mail.example.jp")
-    names = ("smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s")
+    names = ("smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s", "dns")
     server.configure(**{f"listen__{name}": "[]" for name in names})
     return server
 
