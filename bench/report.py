@@ -61,7 +61,7 @@ def _delivery(results: dict[str, Any]) -> list[str]:
         rates = {name: _median(rows, name, "messages_per_s") for name in _names(rows)}
         table = [(name, f"{rate:,.0f}", f"{_median(rows, name, 'accepted_per_s'):,.0f}",
                   f"{_median(rows, name, 'cpu_ms'):.2f}", f"{rates[OWN] / rate:.2f}") for name, rate in rates.items()]
-        lines += table((title, "messages/s", "accepted/s", "CPU ms/message", f"{OWN} is … times as fast"), table)
+        lines += markdown_table((title, "messages/s", "accepted/s", "CPU ms/message", f"{OWN} is … times as fast"), table)
     return lines
 
 
@@ -74,7 +74,7 @@ def _fetch(results: dict[str, Any]) -> list[str]:
               f"{_median(later, name, 'cpu_ms'):,.0f}",
               f"{_median(later, OWN, 'elapsed_ms') / _median(later, name, 'elapsed_ms'):.2f}") for name in _names(rows)]
     return ["## FETCH", "", f"`FETCH 1:* (UID FLAGS ENVELOPE BODYSTRUCTURE)` over {results['fetch_messages']:,} messages.", "",
-            *table(("", "first, ms", "warm, ms", "CPU ms", f"{OWN} takes … times as long"), table)]
+            *markdown_table(("", "first, ms", "warm, ms", "CPU ms", f"{OWN} takes … times as long"), table)]
 
 
 def _idle(results: dict[str, Any]) -> list[str]:
@@ -83,10 +83,10 @@ def _idle(results: dict[str, Any]) -> list[str]:
         return []
     table = [(row["server"], f"{row['octets_each'] / 1024:,.0f}") for row in rows]
     waiting = f"{rows[0]['connections']} IMAP connections over TLS that wait in IDLE"
-    return ["## Memory", "", f"{waiting}: growth of all processes together.", "", *table(("", "KB a connection"), table)]
+    return ["## Memory", "", f"{waiting}: growth of all processes together.", "", *markdown_table(("", "KB a connection"), table)]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Markdown; the first column is text, the others are figures."""
     rule = ["---", *["---:"] * (len(head) - 1)]
     return [*("| " + " | ".join(row) + " |" for row in (head, rule, *rows)), ""]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.chart import Bar, bar_chart
-from bench.report import DOCS, RESULTS, SIZE_BEGIN, SIZE_END, table
+from bench.report import DOCS, RESULTS, SIZE_BEGIN, SIZE_END, markdown_table
 
 MB = 1024 * 1024
 _PARTS = ("mailbox", "accounts", "bulk", "waiting", "notices", "small")
@@ -61,7 +61,8 @@ def format_section(known: dict[str, Any]) -> list[str]:
 def _mailbox(rows: list[dict[str, Any]]) -> list[str]:
     head = ("messages in one mailbox", "filled, s", "SELECT cold, ms", "SELECT warm, ms", "FETCH of 50, ms",
             "UID FETCH of none, ms", "STATUS, ms", "worker's memory + MB, 1 session", "20 sessions", "load")
-    return table(head, [(f"{row['messages']:,}", f"{row['fill_s']:.1f}", f"{row['cold_ms']:.0f}", f"{row['warm_ms']:.1f}",
+    return markdown_table(head, [(f"{row['messages']:,}", f"{row['fill_s']:.1f}", f"{row['cold_ms']:.0f}",
+                         f"{row['warm_ms']:.1f}",
                          f"{row['window_ms']:.1f}", f"{row['newer_ms']:.1f}", f"{row['status_ms']:.1f}",
                          f"{(row['memory_one'] - row['memory_before']) / MB:.1f}",
                          f"{(row['memory_twenty'] - row['memory_before']) / MB:.1f}", f"{row['load']}") for row in rows])
@@ -70,7 +71,7 @@ def _mailbox(rows: list[dict[str, Any]]) -> list[str]:
 def _accounts(rows: list[dict[str, Any]]) -> list[str]:
     head = ("accounts, unused", "shards", "added, µs each", "disk, MB", "start, s", "storage, MB", "a worker, MB",
             "CPU at rest, %", "login, ms", "RCPT, ms", "`account list`, s", "load")
-    return table(head, [(f"{row['accounts']:,}", str(row["shards"]), f"{row['add_ms'] * 1000:.0f}",
+    return markdown_table(head, [(f"{row['accounts']:,}", str(row["shards"]), f"{row['add_ms'] * 1000:.0f}",
                          f"{row['disk_octets'] / MB:.1f}", f"{row['start_s']:.2f}",
                          f"{row['storage_octets'] / MB:.0f}", f"{row['worker_octets'] / MB:.0f}",
                          f"{row['idle_cpu_share'] * 100:.1f}", f"{row['login_ms']:.0f}", f"{row['rcpt_ms']:.2f}",
@@ -81,8 +82,9 @@ def _bulk(rows: list[dict[str, Any]]) -> list[str]:
     names = list(rows[0]["others"])
     head = (f"of {rows[-1]['count']:,.0f} in {rows[0]['messages']:,.0f}", "ms",
             *(f"{name}: p50 / p99 / max, ms" for name in names), "load")
-    lines = table(head, [(row["command"], f"{row['elapsed_ms']:,.0f}", *(_spread(row["others"][name]) for name in names),
-                          f"{row['load']}") for row in rows])
+    lines = markdown_table(head, [
+        (row["command"], f"{row['elapsed_ms']:,.0f}", *(_spread(row["others"][name]) for name in names), f"{row['load']}")
+        for row in rows])
     return ["What others notice of a STORE and an EXPUNGE, everybody in one worker; medians of the rounds:", "", *lines]
 
 
@@ -92,7 +94,7 @@ def _spread(found: dict[str, float]) -> str:
 
 def _waiting(rows: list[dict[str, Any]]) -> list[str]:
     head = ("IDLE over TLS", "connections", "KB each", "server, MB", "opened/s", "NOOP meanwhile: p50 / p99 / max, ms", "load")
-    return table(head, [(row["loop"], f"{row['connections']:,}", f"{row['octets_each'] / 1024:.1f}",
+    return markdown_table(head, [(row["loop"], f"{row['connections']:,}", f"{row['octets_each'] / 1024:.1f}",
                          f"{row['all_octets'] / MB:.0f}", f"{row['opened_per_s']:.0f}",
                          _spread(row["noop"]), f"{row['load']}") for row in rows])
 
