@@ -25,7 +25,7 @@ FUMIBAKO = Path(sys.executable).parent / "fumibako"
 
 _CONFIG = """[server]
 hostname = "mail.{domain}"
-workers = "auto"
+workers = {workers}
 loop = "{loop}"
 [listen]
 smtp = ["{host}:{smtp}"]
@@ -34,6 +34,22 @@ imaps = ["{host}:{imaps}"]
 [login]
 allow_plaintext = true
 """
+
+
+def run_fumibako(directory: Path, *words: str, stdin: str = "") -> str:
+    """What a command of the program prints; RuntimeError when its answer is no."""
+    command = [str(FUMIBAKO), *words, "--data", str(directory)]
+    done = subprocess.run(command, input=stdin, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"fumibako {' '.join(words)}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def make_directory(directory: Path, host: str, *, workers: str = '"auto"', loop: str = "asyncio") -> None:
+    """A data directory as `init` makes it, but for addresses, and for logins without TLS on loopback."""
+    run_fumibako(directory, "init", "--hostname", f"mail.{DOMAIN}")
+    (directory / "fumibako.toml").write_text(_CONFIG.format(
+        domain=DOMAIN, workers=workers, loop=loop, host=host, smtp=SMTP_PORT, imap=IMAP_PORT, imaps=IMAPS_PORT))
 
 
 class Server(Protocol):
@@ -53,13 +69,11 @@ class Fumibako:
 
     def __init__(self, directory: Path, users: Sequence[str], host: str, loop: str = "asyncio") -> None:
         self.name = "Fumibako" if loop == "asyncio" else f"Fumibako ({loop})"
-        self.host, self._directory = host, directory
-        self._command("init", "--hostname", f"mail.{DOMAIN}")
-        config = _CONFIG.format(domain=DOMAIN, loop=loop, host=host, smtp=SMTP_PORT, imap=IMAP_PORT, imaps=IMAPS_PORT)
-        (directory / "fumibako.toml").write_text(config)
-        self._command("domain", "add", DOMAIN)
+        self.host = host
+        make_directory(directory, host, loop=loop)
+        run_fumibako(directory, "domain", "add", DOMAIN)
         for user in users:
-            self._command("account", "add", f"{user}@{DOMAIN}", "--password-stdin", stdin=PASSWORD + "\n")
+            run_fumibako(directory, "account", "add", f"{user}@{DOMAIN}", "--password-stdin", stdin=PASSWORD + "\n")
         self._log = directory / "bench.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -67,12 +81,6 @@ class Fumibako:
         self.pid = self._process.pid
         wait_until(self._is_ready, "fumibako serve")
         self._clients = [ImapClient((host, IMAP_PORT), f"{user}@{DOMAIN}", PASSWORD) for user in users]
-
-    def _command(self, *words: str, stdin: str = "") -> None:
-        command = [str(FUMIBAKO), *words, "--data", str(self._directory)]
-        done = subprocess.run(command, input=stdin, text=True, capture_output=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"fumibako {' '.join(words)}: {done.stdout}{done.stderr}")
 
     def _is_ready(self) -> bool:
         if self._process.poll() is not None:

@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from types import TracebackType
 
 from bench.imap import ImapClient
 from bench.machine import memory_octets, wait_until
-from bench.servers import DOMAIN, FUMIBAKO, IMAP_PORT, IMAPS_PORT, PASSWORD, SMTP_PORT
+from bench.servers import DOMAIN, FUMIBAKO, IMAP_PORT, IMAPS_PORT, PASSWORD, make_directory, run_fumibako
 from fumibako.model.ids import AccountId
 from fumibako.model.ops import AddAccount, AddDomain, OpenAccount, Refused, Result, SetSetting
 from fumibako.services.login import make_password_record
@@ -27,17 +26,6 @@ from fumibako.store.sqlite.engine import Engine
 
 RECORD = make_password_record(PASSWORD, b"bench-argon2-slt", b"bench--scram-slt")
 BATCH = 128
-_CONFIG = """[server]
-hostname = "mail.{domain}"
-workers = {workers}
-loop = "{loop}"
-[listen]
-smtp = ["{host}:{smtp}"]
-imap = ["{host}:{imap}"]
-imaps = ["{host}:{imaps}"]
-[login]
-allow_plaintext = true
-"""
 
 
 def now_ms() -> int:
@@ -49,18 +37,12 @@ class Place:
 
     def __init__(self, directory: Path, host: str, *, workers: int = 2, loop: str = "asyncio") -> None:
         self.directory, self.host = directory, host
-        self.command("init", "--hostname", f"mail.{DOMAIN}")
-        (directory / "fumibako.toml").write_text(_CONFIG.format(
-            domain=DOMAIN, workers=workers, loop=loop, host=host, smtp=SMTP_PORT, imap=IMAP_PORT, imaps=IMAPS_PORT))
-        assert tomllib.loads((directory / "fumibako.toml").read_text())
+        make_directory(directory, host, workers=str(workers), loop=loop)
         with self.engine() as engine:
             execute(engine, [AddDomain(DOMAIN)])
 
     def command(self, *words: str) -> str:
-        done = subprocess.run([str(FUMIBAKO), *words, "--data", str(self.directory)], text=True, capture_output=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"fumibako {' '.join(words)}: {done.stdout}{done.stderr}")
-        return done.stdout
+        return run_fumibako(self.directory, *words)
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:

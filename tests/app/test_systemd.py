@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fumibako.app.systemd import Pulse, ServiceManager, address_text, shares, sockets_handed_over
+from fumibako.app.systemd import ServiceManager, address_text, shares, sockets_handed_over
 from fumibako.net.clock import Clock
-from fumibako.store.sqlite.engine import create
 from tests.support.manager import Ear, listening
 
 
@@ -45,27 +44,12 @@ def test_a_beat_is_told_only_where_the_server_is_well() -> None:
         assert ear.waiting() == [{"WATCHDOG": "1"}] * 2
 
 
-def test_a_manager_that_is_gone_is_no_failure() -> None:
-    ServiceManager({"NOTIFY_SOCKET": "/nonexistent/notify"}, Clock()).ready("up")
-
-
-def test_the_pulse_of_a_storage_process(tmp_path: Path) -> None:
-    from fumibako.app.storage import storage_thread
-    from fumibako.net.listen import Listener, bind
-    from tests.support.server import eventually
-
-    create(tmp_path, 0)
-    path = tmp_path / "storage.sock"
-    pulse = Pulse(path)
-    assert not pulse.beat()         # nobody there
-    (listener,) = bind(Listener("storage", (f"unix:{path}",)))
-    assert not pulse.beat()         # asked, and nobody answers yet
-    with storage_thread(tmp_path, listener, lambda: 0, lambda: None):
-        for _ in range(3):
-            eventually(pulse.beat, "an answer")
-    assert not any(pulse.beat() for _ in range(3))
-    pulse.close()
-    listener.close()
+def test_a_manager_that_is_gone_is_no_failure(tmp_path: Path) -> None:
+    manager = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")}, Clock())
+    manager.ready("nobody hears it")
+    with Ear(str(tmp_path / "notify")) as ear:
+        manager.ready("up")
+        assert ear.waiting() == [{"READY": "1", "STATUS": "up"}]
 
 
 def test_each_worker_has_a_share_of_every_address() -> None:

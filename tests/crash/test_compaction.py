@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,14 +49,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     engine.close()
     assert len(list((directory / "shard-001" / "seg").iterdir())) == COMPACTED
     return directory
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """A directory in memory, where there is one: hundreds of stores are made."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as found:
-        yield Path(found)
 
 
 def compact(engine: Engine) -> None:

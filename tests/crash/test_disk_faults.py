@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +20,6 @@ from tests.crash.disks import FaultyDisk, Trigger
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
 SPOOLED = 4         # bodies in the story that go through the spool
 Template = tuple[Path, list[story.Picture]]
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    """A directory in memory, where there is one: hundreds of stores are made."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as found:
-        yield Path(found)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fumibako.app.storage import storage_thread
 from fumibako.model.change import Change, Revoked
 from fumibako.model.frames import (
     MAX_IN_FLIGHT,
@@ -23,7 +24,10 @@ from fumibako.model.frames import (
 )
 from fumibako.model.ids import AccountId
 from fumibako.model.ops import Append, Appended, Body, Counted, Done, Ping, Watch
-from fumibako.net.ipc import FIRST_RETRY_S, LAST_RETRY_S, StorageClient, StorageGone
+from fumibako.net.ipc import FIRST_RETRY_S, LAST_RETRY_S, Pulse, StorageClient, StorageGone
+from fumibako.net.listen import Listener, bind
+from fumibako.store.sqlite.engine import create
+from tests.support.server import eventually
 
 ALICE = AccountId(1)
 
@@ -224,3 +228,18 @@ async def test_nonsense_breaks_the_connection_off(storage: Storage, client: Stor
     storage.writers[-1].write(octets)
     with pytest.raises(StorageGone):
         await task
+
+
+def test_the_pulse_of_a_storage_process(tmp_path: Path) -> None:
+    create(tmp_path, 0)
+    path = tmp_path / "storage.sock"
+    pulse = Pulse(str(path))
+    assert not pulse.beat()         # nobody there
+    (listener,) = bind(Listener("storage", (f"unix:{path}",)))
+    assert not pulse.beat()         # asked, and nobody answers yet
+    with storage_thread(tmp_path, listener, lambda: 0, lambda: None):
+        for _ in range(3):
+            eventually(pulse.beat, "an answer")
+    assert not any(pulse.beat() for _ in range(3))
+    pulse.close()
+    listener.close()

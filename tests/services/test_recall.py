@@ -10,7 +10,8 @@ from fumibako.model.mailbox import Mailbox
 from fumibako.model.ops import Append, Appended, Expunge, RemoveAccount
 from fumibako.net.clock import Clock
 from fumibako.net.offload import Offload
-from fumibako.services.recall import Recalled, RecallError, Wanted, recall
+from fumibako.services.admin import AdminError
+from fumibako.services.recall import Recalled, Wanted, recall
 from fumibako.store.base import INLINE_OCTETS
 from fumibako.store.local import LocalStore
 from fumibako.store.past import PastStore
@@ -115,19 +116,19 @@ async def test_a_choice(house: House, chosen: dict[str, object], restored: int, 
     (ALICE, {"mailbox": "Nowhere"}, "no mailbox Nowhere"), (ALICE, {"message": "<none@x>"}, "no message <none@x>"),
     (ALICE, {"message": "77"}, "no message 77"), (ALICE, {"into": "a//b", "everything": True}, "can't be made")])
 async def test_a_no_is_said_plainly(house: House, address: str, chosen: dict[str, object], problem: str) -> None:
-    with pytest.raises(RecallError, match=problem):
+    with pytest.raises(AdminError, match=problem):
         await house.recall(address, **chosen)
 
 
 async def test_an_account_that_is_gone_is_not_made(house: House) -> None:
     await house.store.commit(RemoveAccount(ALICE))
-    with pytest.raises(RecallError, match="there is no account alice"):
+    with pytest.raises(AdminError, match="there is no account alice"):
         await house.recall()
 
 
 async def test_quota_stops_it_and_says_where(house: House) -> None:
     await house.store.commit(RemoveAccount(ALICE))
     house.alice = AccountId((await add_account(house.store, quota=1_000)).id)
-    with pytest.raises(RecallError, match="stopped after 0 messages: over quota"):
+    with pytest.raises(AdminError, match="stopped after 0 messages: over quota"):
         await house.recall(mailbox="Archive")
     assert (await house.recall(mailbox="INBOX")).restored == 2

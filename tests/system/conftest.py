@@ -54,3 +54,16 @@ def fresh(place: Place) -> Iterator[LiveServer]:
         yield server
         if server.process is not None:
             server.kill()
+
+
+@pytest.fixture(params=["up", "down"])
+def server(request: pytest.FixtureRequest, tmp_path: Path, place: Place) -> Iterator[LiveServer]:
+    """example.jp with alice and bob; the server runs, or doesn't."""
+    if request.param == "up":
+        with live_server(tmp_path / "data", place) as found:
+            yield found
+        return
+    found = LiveServer(tmp_path / "data", place)
+    found.init()
+    found.populate("example.jp", "alice", "bob")
+    yield found

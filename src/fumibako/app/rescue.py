@@ -22,7 +22,7 @@ from fumibako.model.ops import Freeze, Pin, Refused, Thaw, Thawed
 from fumibako.net.clock import Clock
 from fumibako.net.ipc import StorageCall, StorageGone
 from fumibako.net.offload import Offload
-from fumibako.services.recall import Recalled, RecallError, Wanted, recall
+from fumibako.services.recall import Recalled, Wanted, recall
 from fumibako.services.texts import N_
 from fumibako.store.backup import Origin, Wish, claim, write_backup
 from fumibako.store.base import Store
@@ -97,8 +97,6 @@ async def take_back(store: Store, source: Path, wanted: Wanted, clock: Clock, of
         try:
             named = replace(wanted, into=wanted.into.format(day=_day(past.manifest.at_ms)))
             return await recall(past, store, clock, named, progress)
-        except RecallError as error:
-            raise HouseError(error.problem, **error.values) from None
         finally:
             await past.close()
 

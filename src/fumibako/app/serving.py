@@ -24,10 +24,11 @@ from fumibako.app.processes import Ready, Sockets, Worker, run_in_loop, run_jobs
 from fumibako.app.reload import read_anew
 from fumibako.app.storage import STORAGE_SOCKET, storage_thread
 from fumibako.app.supervisor import Role, Supervisor, harden
-from fumibako.app.systemd import DATAGRAMS, Pulse, ServiceManager, address_text, shares, sockets_handed_over
+from fumibako.app.systemd import DATAGRAMS, ServiceManager, address_text, shares, sockets_handed_over
 from fumibako.config import Config
 from fumibako.faces.cli.house import HouseError, Misconfigured
 from fumibako.net.clock import Clock
+from fumibako.net.ipc import Pulse
 from fumibako.net.listen import Listener, bind
 from fumibako.services.texts import N_, _
 from fumibako.store.process import serve_storage
@@ -41,7 +42,7 @@ class Server:
     def __init__(self, config: Config, clock: Clock) -> None:
         self._config, self._clock = config, clock
         self._as_read = config      # listeners of systemd take the place of what the file says
-        self._pulse = Pulse(config.directory / STORAGE_SOCKET)
+        self._pulse = Pulse(str(config.directory / STORAGE_SOCKET))
         self._manager = ServiceManager(os.environ, clock, self._pulse.beat)
         self._workers: list[dict[str, list[socket]]] = []
         self._storage: list[socket] = []

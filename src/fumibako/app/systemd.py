@@ -15,14 +15,11 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, MutableMapping
 from contextlib import suppress
-from pathlib import Path
 from socket import AF_INET6, AF_UNIX, IPPROTO_IPV6, IPV6_V6ONLY, SO_ACCEPTCONN, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, socket
 
 from fumibako.faces.cli.house import Misconfigured
-from fumibako.model.frames import Answer, FrameBuffer, Hello, Request, format_frame, parse_from_storage
-from fumibako.model.ops import Ping
 from fumibako.net.clock import Clock
-from fumibako.net.endpoint import endpoint_of, unix_path
+from fumibako.net.endpoint import endpoint_of
 from fumibako.net.listen import systemd_sockets
 from fumibako.services.texts import N_
 
@@ -31,55 +28,6 @@ TELL_S = 1.0                # systemd reads its socket at once
 DATAGRAMS = "-udp"          # behind the name of a listener: its datagram half
 
 log = logging.getLogger("fumibako.systemd")
-
-
-class Pulse:
-    """Whether the storage process answers. No call waits: what a beat asks is looked at by the next one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._socket, self._asked = path, None, False
-        self._frames, self._id = FrameBuffer(), 0
-
-    _socket: socket | None
-
-    def beat(self) -> bool:
-        """True when the question of the beat before has been answered; asks the next one."""
-        try:
-            answered = self._answered()
-            if answered or not self._asked:
-                self._ask()
-        except (OSError, ValueError) as error:
-            log.debug("no pulse: %s", error)
-            self.close()
-            return False
-        return answered
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        self._socket, self._asked, self._frames = None, False, FrameBuffer()
-
-    def _ask(self) -> None:
-        greeting = b""
-        if self._socket is None:
-            self._socket = socket(AF_UNIX, SOCK_STREAM)
-            self._socket.setblocking(False)
-            self._socket.connect(unix_path(str(self._path)))
-            greeting = format_frame(Hello())
-        self._id += 1
-        self._socket.send(greeting + format_frame(Request(self._id, Ping())))
-        self._asked = True
-
-    def _answered(self) -> bool:
-        """Reads what is there; everybody is told of closed accounts too."""
-        if self._socket is None:
-            return False
-        answered = False
-        with suppress(BlockingIOError):
-            while octets := self._socket.recv(65536):
-                answered |= any(isinstance(parse_from_storage(one), Answer) for one in self._frames.feed(octets))
-            raise ConnectionResetError("the storage process closed the connection")
-        return answered
 
 
 class ServiceManager:

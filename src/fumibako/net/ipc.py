@@ -1,4 +1,4 @@
-"""A worker's side of the Unix socket to the storage process.
+"""The other side of the Unix socket to the storage process: a worker's, a command's, and who only asks whether it answers.
 
 Contract: DESIGN §4. At most 64 operations and 8 MB are in flight; more wait in order. Changes and Revoked reach
     `on_notice` before the answer of the operation that made them. A lost connection fails every pending operation at
@@ -13,6 +13,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from fumibako.model.change import Notice, Revoked
 from fumibako.model.frames import (
@@ -33,7 +34,7 @@ from fumibako.model.frames import (
     parse_from_storage,
 )
 from fumibako.model.ids import AccountId
-from fumibako.model.ops import Result, Watch
+from fumibako.model.ops import Ping, Result, Watch
 from fumibako.net.endpoint import unix_path
 
 _log = logging.getLogger(__name__)
@@ -284,3 +285,51 @@ class StorageCall:
 
     def close(self) -> None:
         self._socket.close()
+
+
+class Pulse:
+    """Whether the storage process answers. path: of its socket. No call waits: what a beat asks is looked at by the next one."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._asked = path, False
+        self._socket: socket.socket | None = None
+        self._frames, self._id = FrameBuffer(), 0
+
+    def beat(self) -> bool:
+        """True when the question of the beat before has been answered; asks the next one."""
+        try:
+            answered = self._answered()
+            if answered or not self._asked:
+                self._ask()
+        except (OSError, ValueError) as error:
+            _log.debug("no pulse: %s", error)
+            self.close()
+            return False
+        return answered
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket, self._asked, self._frames = None, False, FrameBuffer()
+
+    def _ask(self) -> None:
+        greeting = b""
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket.setblocking(False)
+            self._socket.connect(unix_path(self._path))
+            greeting = format_frame(Hello())
+        self._id += 1
+        self._socket.send(greeting + format_frame(Request(self._id, Ping())))
+        self._asked = True
+
+    def _answered(self) -> bool:
+        """Reads what is there; everybody is told of closed accounts too."""
+        if self._socket is None:
+            return False
+        answered = False
+        with suppress(BlockingIOError):
+            while octets := self._socket.recv(65536):
+                answered |= any(isinstance(parse_from_storage(one), Answer) for one in self._frames.feed(octets))
+            raise ConnectionResetError("the storage process closed the connection")
+        return answered

@@ -3,7 +3,7 @@
 Contract: what the account still has (by EMAILID, or by the octets) is left out unless everything is wanted; flags and
     internal dates come along; mail that the account has got since stays as it is. Done in pieces, each an ordinary APPEND
     under the account's quota; a second run after a break-off brings only what is missing.
-Failure: RecallError (no such account, mailbox or message; over quota; disk full) as a text for the person;
+Failure: AdminError (no such account, mailbox or message; over quota; disk full) as a text for the person;
     StoreUnavailable.
 """
 
@@ -21,6 +21,7 @@ from fumibako.model.mailbox import DELIMITER, SYSTEM_FLAGS, Entry, Mailbox
 from fumibako.model.ops import CreateMailbox, Subscribe
 from fumibako.net.clock import Clock
 from fumibako.proto.message.index import Indexer
+from fumibako.services.admin import AdminError
 from fumibako.services.appending import Appending
 from fumibako.services.texts import N_
 from fumibako.store.base import Store, StoreRefused
@@ -29,14 +30,6 @@ PIECE_MESSAGES = 200
 PIECE_OCTETS = 4 * 1024 * 1024
 _READ_OCTETS = 1 << 20
 _HEADER_OCTETS = 256 * 1024
-
-
-class RecallError(Exception):
-    """The answer is no. problem: catalogue text with {named} fields."""
-
-    def __init__(self, problem: str, **values: object) -> None:
-        super().__init__(problem.format(**values))
-        self.problem, self.values = problem, values
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +83,19 @@ class _Recall:
         for source in sources:
             await self._mailbox(then, account, source, keywords)
         if self._wanted.message and not self._result.restored + self._result.present:
-            raise RecallError(N_("the backup has no message {message} there"), message=self._wanted.message)
+            raise AdminError(N_("the backup has no message {message} there"), message=self._wanted.message)
         return self._result
 
     async def _accounts(self) -> tuple[Account, Account]:
         try:
             key = address_key(self._wanted.address)
         except ValueError:
-            raise RecallError(N_("not an address: {address}"), address=self._wanted.address) from None
+            raise AdminError(N_("not an address: {address}"), address=self._wanted.address) from None
         then, account = await self._past.account(key), await self._now.account(key)
         if then is None:
-            raise RecallError(N_("the backup has no account {address}"), address=self._wanted.address)
+            raise AdminError(N_("the backup has no account {address}"), address=self._wanted.address)
         if account is None:
-            raise RecallError(N_("there is no account {address} now; make it first with: fumibako account add {address}"),
+            raise AdminError(N_("there is no account {address} now; make it first with: fumibako account add {address}"),
                               address=self._wanted.address)
         return then, account
 
@@ -111,7 +104,7 @@ class _Recall:
         name = self._wanted.mailbox or ("INBOX" if self._wanted.message.isdigit() else "")
         found = [row for row in rows if not name or row.name == name]
         if name and not found:
-            raise RecallError(N_("the backup has no mailbox {name}"), name=name)
+            raise AdminError(N_("the backup has no mailbox {name}"), name=name)
         return found
 
     # -- what is there already --
@@ -182,7 +175,7 @@ class _Recall:
                 rows = {row.name: row for row in await self._now.mailboxes(account.id)}
             target = rows[name]
         except (StoreRefused, KeyError) as error:
-            raise RecallError(N_("mailbox {name} can't be made: {error}"), name=name, error=error) from None
+            raise AdminError(N_("mailbox {name} can't be made: {error}"), name=name, error=error) from None
         self._result.mailboxes.append(name)
         return target
 
@@ -200,7 +193,7 @@ class _Recall:
             await appending.commit()
         except StoreRefused as error:
             appending.abandon()
-            raise RecallError(N_("stopped after {count} messages: {error}"), count=self._result.restored, error=error) from None
+            raise AdminError(N_("stopped after {count} messages: {error}"), count=self._result.restored, error=error) from None
         except BaseException:
             appending.abandon()
             raise

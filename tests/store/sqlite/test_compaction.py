@@ -103,11 +103,9 @@ def test_a_replaced_file_stays_for_an_hour_and_while_a_backup_reads(directory: P
     engine.close()
 
 
-def test_who_holds_an_old_place_looks_it_up_once_more(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The row is read, then the message moves and the old file goes, then the file is opened."""
-    engine, reader = Engine(directory, now_ms=NOW_MS), Reader(directory)
-    expunge(engine, *range(2, DELIVERED + 1))
-    real, overtaken = reader._shard(ALICE)[1].read, []
+def overtake(engine: Engine, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Before the reader's first look into a file all compaction is done; the segment it meant to look into."""
+    real, overtaken = reader._shard(ALICE)[1].read, list[int]()
 
     def overtaking(number: int, offset: int, start: int, end: int) -> bytes:
         if not overtaken:
@@ -117,6 +115,14 @@ def test_who_holds_an_old_place_looks_it_up_once_more(directory: Path, monkeypat
         return real(number, offset, start, end)
 
     monkeypatch.setattr(reader._shard(ALICE)[1], "read", overtaking)
+    return overtaken
+
+
+def test_who_holds_an_old_place_looks_it_up_once_more(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row is read, then the message moves and the old file goes, then the file is opened."""
+    engine, reader = Engine(directory, now_ms=NOW_MS), Reader(directory)
+    expunge(engine, *range(2, DELIVERED + 1))
+    overtaken = overtake(engine, reader, monkeypatch)
     assert reader.read(ALICE, 1, 6, 4_006) == octets_of(1)
     assert overtaken == [1] and segments(directory) == [2]
     reader.close()
@@ -126,17 +132,9 @@ def test_who_holds_an_old_place_looks_it_up_once_more(directory: Path, monkeypat
 def test_so_does_who_reads_many_at_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, reader = Engine(directory, now_ms=NOW_MS), Reader(directory)
     expunge(engine, *range(3, DELIVERED + 1))
-    real, overtaken = reader._shard(ALICE)[1].read, []
-
-    def overtaking(number: int, offset: int, start: int, end: int) -> bytes:
-        if not overtaken:
-            overtaken.append(number)
-            housekeep(engine, LATER_MS)
-            housekeep(engine, LATER_MS + REPLACED_MS)
-        return real(number, offset, start, end)
-
-    monkeypatch.setattr(reader._shard(ALICE)[1], "read", overtaking)
+    overtaken = overtake(engine, reader, monkeypatch)
     assert reader.read_many(ALICE, [(1, 6, 4_006), (2, 6, 4_006)]) == [octets_of(1), octets_of(2)]
+    assert overtaken == [1]
     reader.close()
     engine.close()
 

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,6 @@ from tests.support.server import PASSWORD, PROGRAM, LiveServer, Place, _environm
 
 pytestmark = pytest.mark.system
 EXIT_NO, EXIT_USAGE = 1, 2
-
-
-@pytest.fixture(params=["up", "down"])
-def server(request: pytest.FixtureRequest, tmp_path: Path, place: Place) -> Iterator[LiveServer]:
-    """example.jp with alice and bob; the server runs, or doesn't."""
-    if request.param == "up":
-        with live_server(tmp_path / "data", place) as found:
-            yield found
-        return
-    found = LiveServer(tmp_path / "data", place)
-    found.init()
-    found.populate("example.jp", "alice", "bob")
-    yield found
 
 
 def test_every_noun_and_verb(server: LiveServer) -> None:

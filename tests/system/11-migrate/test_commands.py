@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.server import LiveServer, Place, live_server
+from tests.support.server import LiveServer
 
 pytestmark = pytest.mark.system
 ALICE, BOB = "alice@example.jp", "bob@example.jp"
 MAIL = b"Subject: hello\n\nFrom the start\nbody\n"
-
-
-@pytest.fixture(params=["up", "down"])
-def server(request: pytest.FixtureRequest, tmp_path: Path, place: Place) -> Iterator[LiveServer]:
-    """example.jp with alice and bob; the server runs, or doesn't."""
-    if request.param == "up":
-        with live_server(tmp_path / "data", place) as found:
-            yield found
-        return
-    found = LiveServer(tmp_path / "data", place)
-    found.init()
-    found.populate("example.jp", "alice", "bob")
-    yield found
 
 
 def test_in_out_and_in_again(server: LiveServer, tmp_path: Path) -> None:
