@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,3 +68,12 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, place: Place) -> Iter
     found.init()
     found.populate("example.jp", "alice", "bob")
     yield found
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """A test may have as many peers as the hard limit on open files allows; a login's soft one is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -52,6 +52,7 @@ def _told(peer: socket.socket) -> bytes:
         return b""
 
 
+@pytest.mark.usefixtures("many_files")
 @pytest.mark.root       # addresses of its own network, and 2000 files of ours
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_two_thousand_peers_meet_256_files(fresh: LiveServer, place: Place, workers: str) -> None:

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.system
 ADDRESSES, GREETINGS = 50, 40
 
 
+@pytest.mark.usefixtures("many_files")
 @pytest.mark.root       # addresses of its own network
 @pytest.mark.timeout(600)
 def test_a_flood_from_fifty_addresses(fresh: LiveServer, place: Place, long: bool) -> None:

@@ -90,6 +90,7 @@ def _subjects(server: LiveServer) -> list[str]:
 
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.usefixtures("many_files")
 def test_every_session_gets_its_answer_and_nothing_is_lost(fresh: LiveServer, workers: str, long: bool) -> None:
     rounds, sessions = (100, 500) if long else (3, 100)
     fresh.init(server__workers=workers, login__allow_plaintext="true")
