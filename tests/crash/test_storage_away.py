@@ -28,6 +28,7 @@ def kept_away(machine: Machine) -> Iterator[None]:
     """Storage is killed, and nobody starts it again until the block ends."""
     assert machine.process is not None
     told_before, supervisor, storage = machine.errors_text().count(GONE), machine.process.pid, machine.storage()
+    assert storage > 0      # 0 would be everybody in our own process group
     os.kill(supervisor, signal.SIGSTOP)
     try:
         os.kill(storage, signal.SIGKILL)
