@@ -135,6 +135,7 @@ def test_sockets_of_systemd_take_the_place_of_the_configured(server: LiveServer,
     server.stop()
 
 
+@pytest.mark.root       # who holds which socket is for root's eyes only
 def test_a_socket_for_each_worker_is_used_by_that_worker(server: LiveServer, place: Place) -> None:
     """ReusePort=yes and a line for each worker; a replacement takes over its predecessor's socket."""
     server.configure(server__workers="3")
