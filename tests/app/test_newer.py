@@ -45,3 +45,12 @@ def test_a_database_that_is_gone_ends_in_one_line(server: LiveServer, name: str,
     done = server.run_cli(*command, "--lang", "en")
     assert done.returncode == 1 and "Traceback" not in done.stderr, done
     assert name in done.stdout + done.stderr and not (server.directory / name).exists()
+
+
+def test_what_a_killed_import_left_is_told_as_what_it_is(server: LiveServer) -> None:
+    """Neither damage nor repaired: nobody asked for a repair."""
+    (server.directory / "spool" / "left").write_bytes(b"half a body")
+    done = server.run_cli("check", "--lang", "en")
+    assert done.returncode == 0, done
+    assert done.stdout.startswith("no damage found\n1 files in spool/") and "epaired" not in done.stdout
+    assert server.run_cli("check", "--json").stdout == "[]\n"

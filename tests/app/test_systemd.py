@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,15 @@ def test_a_socket_for_both_families_is_written_as_the_file_writes_it(only: int, 
         except OSError:
             pytest.skip("no IPv6 here")
         assert address_text(opened) == text.format(port=opened.getsockname()[1])
+
+
+@pytest.mark.parametrize("page", ["systemd.md", "systemd.ja.md"])
+def test_the_units_are_in_the_package_where_the_page_takes_them_from(page: str) -> None:
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+    shared = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    text = (root / "docs" / "howto" / page).read_text("utf-8")
+    copied = re.findall(r"^cp /opt/fumibako/(\S+)/(\S+) /etc/systemd/system/$", text, re.MULTILINE)
+    assert [name for _, name in copied] == ["fumibako.service", "fumibako-*.socket"]
+    for place, name in copied:
+        assert any(there == place and list((root / here).glob(name)) for here, there in shared.items()), (place, name)

@@ -73,6 +73,7 @@ class Account:
         self.modseq = 0
         self.boxes: dict[int, Box] = {}
         self.sizes: dict[int, int] = {}
+        self.last_flags: dict[int, int] = {}        # of an email's last entry, once it is gone
         self.keywords: list[str] = []
         self.changes: list[Change] = []
         self.vanished: dict[int, list[tuple[int, int]]] = {}
@@ -156,11 +157,16 @@ class Account:
         self.check_quota(limit)
         return Placed(self.id, box.id, box.uid_validity, uid, self.last_email, self.modseq)
 
+    def forget(self, box: Box, uids: list[int]) -> None:
+        for uid in uids:
+            entry = box.entries.pop(uid)
+            self.last_flags[entry.email_id] = entry.flags & ~8
+
     def take_out(self, box: Box, uids: list[int]) -> None:
         if uids:
             box.highest_modseq = self.touch()
+            self.forget(box, uids)
             for uid in uids:
-                del box.entries[uid]
                 self.vanished.setdefault(box.id, []).append((self.modseq, uid))
             self.draft.vanished.append(Vanished(box.id, tuple(uids)))
 
@@ -219,7 +225,7 @@ class Account:
         if box is None or box.no_select:
             made = self.create(CreateMailbox(self.id, operation.mailbox))
             box = self.boxes[made.mailbox_id]
-        uids = tuple(self.put(box, email_id, 0) for email_id in lost)
+        uids = tuple(self.put(box, email_id, self.last_flags[email_id]) for email_id in lost)
         self.check_quota(operation.quota_limit_octets)
         return Recovered(box.id, box.uid_validity, tuple(lost), uids, self.modseq)
 
@@ -247,7 +253,7 @@ class Account:
         children = self.inferiors(box)
         if box.name == "INBOX" or (box.no_select and children):
             raise Refuse(Refusal.NOT_ALLOWED)
-        box.entries.clear()
+        self.forget(box, sorted(box.entries))
         self.vanished.pop(box.id, None)
         if children:
             box.no_select, box.special_use, box.highest_modseq = True, "", self.touch()

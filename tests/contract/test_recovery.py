@@ -32,7 +32,7 @@ async def expunge(store: Store, account_id: int, *uids: int) -> None:
 async def test_an_expunged_message_is_listed_and_comes_back_as_itself(store: Store) -> None:
     alice = await add_account(store)
     placed = [(await deliver(store, number, alice.id))[0] for number in (1, 2, 3)]
-    await store.commit(SetFlags(alice.id, 1, (1,), FlagMode.ADD, ("\\Deleted", "\\Seen")))
+    await store.commit(SetFlags(alice.id, 1, (1,), FlagMode.ADD, ("\\Deleted", "\\Seen", "$Work")))
     before = {entry.email_id: entry for entry in await store.entries(alice.id, 1, [1, 2, 3])}
     assert await store.recoverable(alice.id) == []
     await expunge(store, alice.id, 1, 3)
@@ -52,10 +52,12 @@ async def test_an_expunged_message_is_listed_and_comes_back_as_itself(store: Sto
     entry, = await store.entries(alice.id, box.id, [1])
     was = before[placed[0].email_id]
     assert (entry.email_id, entry.guid, entry.internal_date, entry.thread_id) == (was.email_id, was.guid, NOW_MS, was.thread_id)
-    assert (box.total, box.unseen, box.deleted) == (1, 1, 0)        # its flags went with its entry
+    assert (box.total, box.unseen, box.deleted) == (1, 0, 0)        # its flags are back, but not that it is to be deleted
+    view = await store.view(alice.id, box.id)
+    assert view is not None and list(view.flags) == [1 | 1 << 5]
     assert await store.quota(alice.id) == Quota(2 * SIZE, 0, 2)
     change, = told
-    assert change.arrived == (Arrived(box.id, 1, placed[0].email_id, 0),) and box.id in change.mailboxes     # type: ignore[attr-defined]
+    assert change.arrived == (Arrived(box.id, 1, placed[0].email_id, 1 | 1 << 5),) and box.id in change.mailboxes     # type: ignore[attr-defined]
     assert "復元/先週" in await store.subscriptions(alice.id)
     assert [one.entry.email_id for one in await store.recoverable(alice.id)] == [placed[2].email_id]
 

@@ -40,7 +40,7 @@ PEOPLE = [AccountId(number) for number in (1, 2, 3, 4)]     # two of each shard
 Key = tuple[str, object, object, object]                    # the database that knows it, and which one it is
 Picture = dict[Key, str]
 # What a repair has to make again; anything else it may go on naming.
-MENDABLE = {"mailbox counters", "quota", "message sizes", "blob references", "entry counts", "orphaned segments", "spool files",
+MENDABLE = {"mailbox counters", "quota", "message sizes", "blob references", "entry counts", "orphaned segments",
             "uid_next", "modseq", "highest_modseq", "next_email_id", "next_mailbox_id", "uid_validity", "caches without blob"}
 
 

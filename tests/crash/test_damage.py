@@ -37,7 +37,7 @@ def planter(place: Path) -> damage.Planter:
 
 
 def test_the_directory_is_rich_and_sound(planter: damage.Planter) -> None:
-    assert planter.findings == {("spool files", "spool")} and len(planter.picture) > 100
+    assert planter.findings == set() and len(planter.picture) > 100
     assert {key[0] for key in planter.picture} == set(damage.DATABASES[1:])
     for table in ("hold", "alias"):
         assert planter.dump["control.db", table]

@@ -9,7 +9,7 @@ import dns.rcode
 import pytest
 import uvloop
 
-from fumibako.faces.dns import DnsFace, ResponseRate, Verdict
+from fumibako.faces.dns import BURST, RESPONSES_PER_S, DnsFace, ResponseRate, Verdict
 from fumibako.net.endpoint import Endpoint, endpoint_of
 from fumibako.net.listen import Listener, bind
 from fumibako.net.resolver import Resolver
@@ -180,9 +180,9 @@ def test_no_answer_is_too_large_for_a_whole_budget():
 
 
 def test_asking_for_large_answers_brings_no_more_octets():
-    def octets_out(size_octets, per_s, seconds=60):
+    def octets_out(size_octets, per_s, seconds=60, workers=1):
         clock, sent = FakeClock(), 0
-        rate = ResponseRate(clock)
+        rate = ResponseRate(clock, workers=workers)
         for _ in range(seconds * per_s):
             sent += size_octets if rate.judge("198.51.100.7", size_octets) is Verdict.SEND else 0
             clock.advance(1 / per_s)
@@ -191,6 +191,7 @@ def test_asking_for_large_answers_brings_no_more_octets():
     for per_s in (1, 10, 100, 1000):
         for size_octets in (128, 300, 476, 800, 1232):
             assert octets_out(size_octets, per_s) <= 128 * (50 + 60 * 10) + 1
+            assert octets_out(size_octets, per_s, workers=16) <= 128 * (50 + 60 * 10) / 16 + size_octets
 
 
 class Changing:
@@ -237,6 +238,17 @@ def test_loopback_is_exempt():
     asked = face(FakeClock())
     for _ in range(500):
         assert asked.respond(MX_QUERY.to_wire(), Endpoint("127.0.0.9", 53))
+
+
+def test_workers_share_the_rate():
+    """The kernel spreads a network's queries; together the workers say no more than one would."""
+    clock = FakeClock()
+    rates = [ResponseRate(clock, workers=4) for _ in range(4)]
+    sent = [sum(rate.judge("192.0.2.1", 100) is Verdict.SEND for _ in range(100)) for rate in rates]
+    assert sent == [BURST // 4] * 4
+    clock.advance(4)
+    assert [sum(rate.judge("192.0.2.1", 100) is Verdict.SEND for _ in range(100)) for rate in rates] == [RESPONSES_PER_S] * 4
+    assert ResponseRate(clock, workers=1000).judge("192.0.2.1", 4096) is Verdict.SEND       # a whole budget is enough for any
 
 
 def test_rate_table_is_bounded_and_ipv6_counts_by_56():

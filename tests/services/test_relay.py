@@ -113,6 +113,18 @@ async def test_bug_a_refusal_was_forgotten_when_the_connection_broke_behind_it(
     assert outcomes[1].reply == "550 5.1.1 no such user" and outcomes[1].text == "refused at RCPT TO"
 
 
+@pytest.mark.parametrize("extensions", [("PIPELINING", "DSN"), ("DSN",)])
+async def test_bug_a_refusal_was_forgotten_when_the_attempt_took_too_long(
+    house: MailHouse, extensions: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fumibako.services.relay.ATTEMPT_S", 0.3)
+    server = OtherServer({"RCPT TO:<no@example.com>": "550 5.1.1 no such user", "RCPT TO:<later@example.com>": "451 4.7.1 wait",
+                          "RCPT TO:<last@example.com>": "HANG"}, extensions)
+    outcomes = await attempt(house, server, "x@example.com", "no@example.com", "later@example.com", "last@example.com")
+    assert short(outcomes) == [("deferred", "4.4.2"), ("failed", "5.1.1"), ("deferred", "4.7.1"), ("deferred", "4.4.2")]
+    assert outcomes[0].text == outcomes[3].text == "the attempt took too long"
+
+
 @pytest.mark.parametrize("replies", [
     {"RCPT": "550 5.1.1 no"}, {"DATA": "554 5.1.1 no"}, {"MAIL": "550 5.1.1 no", "RCPT": "CLOSE"},
 ])

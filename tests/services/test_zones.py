@@ -8,11 +8,13 @@ import pytest
 
 from fumibako.model.account import Domain
 from fumibako.model.ids import DomainId
+from fumibako.model.ops import AddDomain, RemoveDomain
 from fumibako.proto.dns.answer import Answerer
 from fumibako.proto.dns.records import Record
 from fumibako.proto.dns.zone import make_zone
 from fumibako.services import StoreUnavailable
 from fumibako.services.zones import Listening, NotHosted, ZoneFacts, Zones, zone_records
+from tests.support.imap_session import House
 
 ALL_ON = tuple(Listening(name, port) for name, port in [
     ("smtp", 25), ("submission", 587), ("submissions", 465), ("imap", 143), ("imaps", 993), ("pop3", 110), ("pop3s", 995),
@@ -88,7 +90,7 @@ class Directory:
     """Every assignment to `hosted` is a change; `away`: it can't be read; `gate`: reads wait for it."""
 
     def __init__(self, *domains):
-        self.version, self.reads, self.away, self.gate = 0, 0, False, None
+        self.version, self.reads, self.away, self.gate, self.published = 0, 0, False, None, []
         self.hosted = domains
 
     def __setattr__(self, name, value):
@@ -98,6 +100,9 @@ class Directory:
 
     def directory_version(self):
         return self.version
+
+    async def commit(self, operation):
+        self.published.append(operation.digest)
 
     async def domains(self):
         self.reads += 1
@@ -175,6 +180,42 @@ async def test_a_server_that_is_called_otherwise_publishes_anew_though_the_direc
     assert [rdata.to_text() for rdata in (await ask(zones, "example.jp", "MX")).answer[0]] == ["10 post.example.jp."]
     zones.change(ZoneFacts("post.example.jp", FACTS.addresses, ALL_ON))
     assert await current(zones) is answerer
+
+
+async def test_what_the_server_says_of_itself_is_announced_before_it_is_published():
+    directory = Directory(domain("example.jp"))
+    zones = Zones(FACTS, directory)
+    assert directory.published == []
+    for facts in (FACTS, ZoneFacts("post.example.jp", FACTS.addresses, ALL_ON), FACTS, FACTS):
+        zones.change(facts)
+        await current(zones)
+        await current(zones)
+    first, second, third = directory.published
+    assert first == third != second
+    await Zones(FACTS, directory).refresh()     # another worker, or the next start
+    assert directory.published[3:] == [first] and first < 2**48
+
+
+async def test_serials_rise_with_what_the_zones_say(tmp_path):
+    """RFC 1035 §3.3.13: in a real directory, for a delegation and for another name of the server, and only then."""
+    house = await House.build(tmp_path / "data")
+
+    async def serials(facts):
+        zones = Zones(facts, house.store)
+        return [await serial(zones, name) for name in ("example.jp", "other.jp")]
+
+    await house.store.commit(AddDomain("other.jp"))
+    before = await serials(FACTS)
+    assert await serials(FACTS) == before
+    await house.store.commit(AddDomain("deep.sub.example.jp"))
+    parent, other = await serials(FACTS)
+    assert parent > before[0] and other == before[1]
+    await house.store.commit(RemoveDomain("deep.sub.example.jp"))
+    removed = await serials(FACTS)
+    assert removed[0] > parent and removed[1] == other
+    renamed = await serials(ZoneFacts("post.example.jp", FACTS.addresses, ALL_ON))
+    assert renamed[0] > removed[0] and renamed[1] > removed[1]
+    await house.close()
 
 
 async def test_queries_share_one_reading_of_the_directory_but_none_from_before_they_came():

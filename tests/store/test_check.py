@@ -195,3 +195,11 @@ def test_a_wrong_size_of_a_blob_does_not_become_the_message_s(directory: Path) -
     report = check(directory, repair=True, now_ms=NOW_MS)
     assert {finding.kind for finding in report.findings if not finding.repaired} == {"damaged bodies", "message sizes"}
     assert rows(directory, "SELECT account_id, id, size_octets FROM email") == before
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_what_is_left_in_the_spool_is_no_damage_and_not_said_to_be_repaired(directory: Path, repair: bool) -> None:
+    (directory / "spool" / "left").write_bytes(b"half a body")
+    report = check(directory, repair=repair, now_ms=NOW_MS)
+    assert (report.findings, report.sound, report.unfinished) == ((), True, 1)
+    assert (directory / "spool" / "left").read_bytes() == b"half a body"

@@ -63,6 +63,7 @@ def test_everything_is_there_again_and_above(engine: Engine, tmp_path: Path) -> 
     lost = [uid_of(engine, delivery(number)) for number in (3, 4, 5)]
     (made, _), = engine.execute([AddAccount("late@example.jp", PASSWORD)], LATER_MS)
     old = Reader(engine.directory)
+    lost_serial = old.domains()[0].modseq
     lost_modseq, old_boxes = old.modseq(ALICE), {box.name: box for box in old.mailboxes(ALICE)}
     target = fresh(tmp_path / "new")
     brought_back(target, tmp_path / "b")
@@ -80,6 +81,8 @@ def test_everything_is_there_again_and_above(engine: Engine, tmp_path: Path) -> 
     assert min(view.modseqs) > lost_modseq and box.highest_modseq == new.modseq(ALICE) == max(view.modseqs)
     assert new.changes(ALICE, lost_modseq) is None and new.vanished(ALICE, box.id, lost_modseq) is None
     assert new.changes(ALICE, new.modseq(ALICE)) == []
+    # RFC 1982 §3.2: the zone's serial rises, and by less than half the numbers.
+    assert 0 < (new.domains()[0].modseq - lost_serial) % 2**32 < 2**31
     new.close()
     old.close()
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from fumibako.model.ids import TraceId
 from fumibako.store.base import INLINE_OCTETS
+from fumibako.store.disk import DiskIO
 from fumibako.store.segment import HEADER_OCTETS
 from fumibako.store.spool import SpoolWriter
+from fumibako.store.sqlite.housekeeping import SPOOL_MS, tidy_spool
 from tests.store.disks import FailingDisk
 
 TRACE = TraceId(bytes(16))
@@ -82,3 +85,18 @@ async def test_finish_is_durable_or_an_error(tmp_path: Path) -> None:
         await one.finish(TRACE)
     one.abandon()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_second_name_of_an_old_body_is_young(tmp_path: Path) -> None:
+    """What has waited in the queue for hours is linked into the spool for its delivery; what was left there goes."""
+    spool, segment = tmp_path / "spool", tmp_path / "segment"
+    spool.mkdir()
+    segment.write_bytes(b"octets")
+    now_ms, long_ago = time.time_ns() // 1_000_000, time.time() - 10 * SPOOL_MS / 1000
+    os.utime(segment, (long_ago, long_ago))
+    os.link(segment, spool / "linked")
+    (spool / "written").write_bytes(b"octets")
+    tidy_spool(DiskIO(), spool, now_ms + SPOOL_MS // 2)
+    assert sorted(os.listdir(spool)) == ["linked", "written"]
+    tidy_spool(DiskIO(), spool, now_ms + 2 * SPOOL_MS)
+    assert os.listdir(spool) == [] and segment.read_bytes() == b"octets"

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 
 class OtherServer:
-    """replies: verb (or "banner", "."), or "verb argument" for one path only -> reply lines; "CLOSE" hangs up.
+    """replies: verb (or "banner", "."), or "verb argument" for one path only -> reply lines; "CLOSE" hangs up,
+    "HANG" says nothing.
 
     extensions: what EHLO offers. heard: every command line; messages: the octets of each message, with stuffing.
     """
@@ -42,6 +43,8 @@ class OtherServer:
         writer.close()
 
     async def _say(self, writer: asyncio.StreamWriter, reply: str) -> bool:
+        if reply == "HANG":
+            return True
         if reply == "CLOSE":
             writer.transport.abort()
             return False

@@ -21,6 +21,7 @@ from fumibako.config import FILE_NAME, Config, ConfigError, config_template, loa
 from fumibako.faces.cli.house import (
     BackupReport,
     BackupWish,
+    CheckReport,
     Desk,
     Finding,
     HouseError,
@@ -141,7 +142,7 @@ class House:
         finally:
             await local.close()
 
-    def check(self, directory: Path, *, repair: bool) -> list[Finding]:
+    def check(self, directory: Path, *, repair: bool) -> CheckReport:
         """Look for damage; the server must be down for a repair."""
         self._need_made(directory)
         try:
@@ -149,7 +150,8 @@ class House:
                 report = check(directory, repair=repair, now_ms=self.now_ms())
         except DirectoryInUse:
             raise HouseError(N_("{directory} is in use: stop the server first"), directory=directory) from None
-        return [Finding(one.kind, one.place, one.count, one.examples, one.repaired) for one in report.findings]
+        return CheckReport(tuple(Finding(one.kind, one.place, one.count, one.examples, one.repaired) for one in report.findings),
+                           report.unfinished)
 
     # -- backup and restore --
 

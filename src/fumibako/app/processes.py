@@ -25,7 +25,7 @@ from fumibako.app.reload import with_changes
 from fumibako.app.storage import remote_store
 from fumibako.config import Config, ConfigError, load_config
 from fumibako.faces import smtp
-from fumibako.faces.dns import DnsFace
+from fumibako.faces.dns import DnsFace, ResponseRate
 from fumibako.faces.imap.conversation import ImapServices
 from fumibako.faces.opening import Door, open_imap, open_pop3, refuse_imap, refuse_pop3
 from fumibako.faces.pop3 import Pop3Services
@@ -68,8 +68,9 @@ def reread_silently(running: Config) -> Config | None:
 class Worker:
     """The protocol faces of one process."""
 
-    def __init__(self, parts: Parts, sockets: Sockets, reread: Reread = reread_silently) -> None:
+    def __init__(self, parts: Parts, sockets: Sockets, reread: Reread = reread_silently, workers: int = 1) -> None:
         self.stopping = asyncio.Event()
+        self._workers = workers
         self._parts, self._sockets, self._reread = parts, sockets, reread
         self._caps = Following("the limits", parts.store.directory_version, self._read_caps, Caps())
         self._services: dict[str, _Service] = {}
@@ -89,7 +90,8 @@ class Worker:
                     if not name.startswith("dns"):
                         listeners.create_task(self._serve(name, opened))
                 if "dns" in self._sockets:
-                    face = DnsFace(self._answerer, parts.clock, lambda host: within(host, self._caps.value.exempt))
+                    rate = ResponseRate(parts.clock, workers=self._workers)
+                    face = DnsFace(self._answerer, parts.clock, lambda host: within(host, self._caps.value.exempt), rate)
                     listeners.create_task(face.run(self._sockets["dns-udp"], self._sockets["dns"], self.stopping))
                 ready()
                 await self.stopping.wait()
@@ -130,15 +132,23 @@ class Worker:
         service = self._service(name)
 
         async def session(stream: Stream) -> None:
-            host = stream.peer.host
-            async with admitted(self._parts.store, f"{name} {cap_key(host)}", host, self._caps.value) as welcome:
-                if welcome:
+            async with admitted(self._parts.store, self._claims(name, stream.peer.host)) as exceeded:
+                if not exceeded:
                     await run_session(await self._service(name).open(stream), stream, self.stopping)
                 else:
-                    await stream.write(service.refuse("too many connections from your address"))
+                    whose = "" if exceeded == name else " from your address"
+                    await stream.write(service.refuse(f"too many connections{whose}"))
 
         context = self._parts.tls.context(name) if service.implicit_tls else None
         await serve(opened, session, tls_context=context, caps=self._held_caps, stopping=self.stopping, refuse=service.refuse)
+
+    def _claims(self, name: str, host: str) -> list[tuple[str, int]]:
+        """What storage counts a connection under: its listener, which a single worker counts as well itself, and its peer."""
+        caps = self._caps.value
+        claims = [(name, caps.total)] if self._workers > 1 else []
+        if host and "/" not in host and not within(host, caps.exempt):
+            claims.insert(0, (f"{name} {cap_key(host)}", caps.per_address))
+        return claims
 
     def _service(self, name: str) -> _Service:
         """Of the parts of now."""

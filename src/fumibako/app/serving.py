@@ -171,7 +171,7 @@ class Server:
     def _worker(self, sockets: Sockets) -> Callable[[Ready], int]:
         def run(ready: Ready) -> int:
             self._keep_only([opened for found in sockets.values() for opened in found])
-            return run_in_loop(self._config, self._clock, _serve(sockets, ready))
+            return run_in_loop(self._config, self._clock, _serve(sockets, ready, len(self._workers)))
         return run
 
     def _keep_only(self, own: list[socket]) -> None:
@@ -182,8 +182,8 @@ class Server:
                 opened.close()
 
 
-def _serve(sockets: Sockets, ready: Ready) -> Callable[[Parts], Awaitable[int]]:
-    return lambda parts: Worker(parts, sockets).run(ready, with_jobs=False)
+def _serve(sockets: Sockets, ready: Ready, workers: int) -> Callable[[Parts], Awaitable[int]]:
+    return lambda parts: Worker(parts, sockets, workers=workers).run(ready, with_jobs=False)
 
 
 def _demand_unused(listener: Listener, *, datagrams: bool) -> None:

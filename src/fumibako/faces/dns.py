@@ -56,17 +56,21 @@ class _Bucket:
 
 
 class ResponseRate:
-    """A token bucket for each IPv4 /24 and IPv6 /56; the least recently seen is forgotten beyond 10,000."""
+    """A token bucket for each IPv4 /24 and IPv6 /56; the least recently seen is forgotten beyond 10,000.
 
-    def __init__(self, clock: Clock, per_s: float = RESPONSES_PER_S, burst: float = BURST) -> None:
-        self._clock, self._per_s, self._burst = clock, per_s, burst
+    workers: among how many the kernel spreads what a network asks; each has its share of the rate, so that the rate is the
+    server's.
+    """
+
+    def __init__(self, clock: Clock, per_s: float = RESPONSES_PER_S, burst: float = BURST, workers: int = 1) -> None:
+        self._clock, self._per_s, self._burst = clock, per_s / workers, max(1.0, burst / workers)
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def judge(self, host: str, size_octets: int) -> Verdict:
         """Takes an answer from the budget of the host's network: one, or more by its size, so that asking for large
-        ones brings nobody more octets. A budget that is whole is enough for any answer.
+        ones brings nobody more octets. A budget that is whole is enough for any answer, which may leave it in debt.
         """
-        cost = min(self._burst, max(1.0, size_octets / ORDINARY_OCTETS))
+        cost = max(1.0, size_octets / ORDINARY_OCTETS)
         now_s = self._clock.monotonic_s()
         network = str(ipaddress.ip_network((host, 56 if ":" in host else 24), strict=False))
         bucket = self._buckets.pop(network, None) or _Bucket(self._burst, now_s)
@@ -75,7 +79,7 @@ class ResponseRate:
             self._buckets.popitem(last=False)
         bucket.tokens = min(self._burst, bucket.tokens + (now_s - bucket.filled_s) * self._per_s)
         bucket.filled_s = now_s
-        if bucket.tokens >= cost:
+        if bucket.tokens >= min(self._burst, cost):
             bucket.tokens -= cost
             return Verdict.SEND
         bucket.refused += 1
@@ -88,10 +92,11 @@ class DnsFace:
     """
 
     def __init__(
-        self, answerer: Callable[[], Answerer | Awaitable[Answerer]], clock: Clock, is_exempt: Callable[[str], bool] = is_loopback
+        self, answerer: Callable[[], Answerer | Awaitable[Answerer]], clock: Clock,
+        is_exempt: Callable[[str], bool] = is_loopback, rate: ResponseRate | None = None,
     ) -> None:
         self._answerer, self._clock, self._is_exempt = answerer, clock, is_exempt
-        self._rate = ResponseRate(clock)
+        self._rate = rate or ResponseRate(clock)
 
     async def run(
         self, datagrams: Sequence[socket.socket], streams: Sequence[socket.socket], stopping: asyncio.Event

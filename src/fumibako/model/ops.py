@@ -280,6 +280,12 @@ class RemoveDomain(msgspec.Struct, frozen=True, tag=True, array_like=True):
     name: str
 
 
+class Publish(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What the server puts into every zone. digest: of it, 48 bits; where it isn't the last one, every domain's modseq rises."""
+
+    digest: int
+
+
 class AddAccount(msgspec.Struct, frozen=True, tag=True, array_like=True):
     address: str
     password: PasswordRecord
@@ -424,7 +430,7 @@ MailOperation = (
 )
 QueueOperation = Enqueue | Lease | Settle | ChangeQueue | ReclaimLeases | DrainOutbox
 DirectoryOperation = (
-    AddDomain | RemoveDomain | AddAccount | SetPassword | SetAccountStatus | RemoveAccount
+    AddDomain | RemoveDomain | Publish | AddAccount | SetPassword | SetAccountStatus | RemoveAccount
     | AddHold | RemoveHold | AddAlias | RemoveAlias | SetSetting | UnsetSetting
 )
 MemoryOperation = (

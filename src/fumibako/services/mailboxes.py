@@ -33,6 +33,7 @@ from fumibako.services.mailbox_names import resolve_name
 from fumibako.services.maildrop import Maildrop, open_maildrop
 from fumibako.services.message_access import MessageAccess
 from fumibako.services.selection import Selection
+from fumibako.services.turns import Turns
 from fumibako.services.views import Stay, Views
 from fumibako.store.base import Store, StoreRefused, StoreUnavailable, expect
 
@@ -46,6 +47,7 @@ class Mailboxes:
         self.store = store
         self.clock = clock
         self.views = Views(store)
+        self.searches = Turns()
 
     async def visit(self, account: Account, wake: Callable[[], None]) -> Visit:
         """Begin a stay. wake: called, from the loop, whenever there may be something to tell."""

@@ -16,12 +16,10 @@ from fumibako.model.account import Account
 from fumibako.model.ids import Uid
 from fumibako.model.mailbox import INBOX, Entry, Mailbox
 from fumibako.model.ops import Expunge, Expunged, LockMaildrop, Refusal, UnlockMaildrop
-from fumibako.proto.message.surrogate import format_surrogate, header_end
+from fumibako.proto.message.surrogate import HEADER_OCTETS, format_surrogate, header_end
 from fumibako.services.message_access import MessageAccess
 from fumibako.services.views import Stay
 from fumibako.store.base import BATCH_UIDS, Store, StoreRefused, expect
-
-HEADER_OCTETS = 1 << 20         # a longer header is taken to end here
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,24 @@ Failure: OSError when a blob is damaged or gone: that message only.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Protocol
 
 from fumibako.model.ids import AccountId, EmailId, MailboxId, Uid
 from fumibako.model.mailbox import Entry
 from fumibako.proto.message.cache import CachedMessage, pack_index, unpack_index
 from fumibako.proto.message.index import Indexer
+from fumibako.proto.message.surrogate import Surrogate, header_spans, make_surrogate
 from fumibako.store.base import BATCH_UIDS, Store
 
 PIECE_OCTETS = 64 * 1024
+
+
+class Octets(Protocol):
+    """Where the octets of a message come from."""
+
+    def octets(self, entry: Entry, start: int, end: int) -> AsyncIterator[bytes]: ...
+
+    async def whole(self, entry: Entry, start: int, end: int) -> bytes: ...
 
 
 class MessageAccess:
@@ -69,4 +79,35 @@ class MessageAccess:
 
     async def whole(self, entry: Entry, start: int, end: int) -> bytes:
         """The same in one piece: for headers."""
+        return b"".join([piece async for piece in self.octets(entry, start, end)])
+
+    async def surrogate(self, entry: Entry, index: CachedMessage) -> SurrogateAccess | None:
+        """The message as a client without UTF-8 may see it (RFC 6858); None: as it is. OSError: damaged or gone."""
+        spans = [(entry.email_id, start, end) for start, end in header_spans(index, entry.prefix_octets)]
+        found = await self.pieces(spans)
+        try:
+            surrogate = make_surrogate(index, entry.prefix_octets, [found[span] for span in spans])
+        except KeyError as error:
+            raise OSError("a header can't be read") from error
+        return SurrogateAccess(self, entry, surrogate) if surrogate.edits else None
+
+
+class SurrogateAccess:
+    """The octets of one surrogate. entry and index: the message's own, as if it had been stored that way."""
+
+    def __init__(self, access: MessageAccess, entry: Entry, surrogate: Surrogate) -> None:
+        self._access, self._source, self._surrogate = access, entry, surrogate
+        self.index = surrogate.index
+        self.entry = Entry(entry.uid, entry.email_id, surrogate.index.size_octets, 0, entry.internal_date, entry.saved_at,
+                           entry.guid, entry.thread_id)
+
+    async def octets(self, entry: Entry, start: int, end: int) -> AsyncIterator[bytes]:
+        for run in self._surrogate.runs(start, min(end, entry.size_octets)):
+            if isinstance(run, bytes):
+                yield run
+                continue
+            async for piece in self._access.octets(self._source, *run):
+                yield piece
+
+    async def whole(self, entry: Entry, start: int, end: int) -> bytes:
         return b"".join([piece async for piece in self.octets(entry, start, end)])

@@ -56,7 +56,7 @@ class Declared:
 
 SETTINGS: dict[str, Declared] = {
     "account.quota": Declared(_octets, "0", N_('a size such as "10G"; 0: no limit'), N_("mail an account may keep")),
-    "limits.connections": Declared(_count, "1000", N_("a number"), N_("connections of one listener in one worker")),
+    "limits.connections": Declared(_count, "1000", N_("a number"), N_("connections of one listener")),
     "limits.connections_per_address": Declared(_count, "50", N_("a number"), N_("connections from one address to one listener")),
     "limits.exempt": Declared(_networks, "127.0.0.0/8 ::1", N_('networks such as "192.0.2.0/24 2001:db8::/32"'),
                               N_("networks that skip rate limits (never relay rights)")),

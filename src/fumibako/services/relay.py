@@ -4,12 +4,13 @@ Specification: RFC 5321 §5.1 (which host), §4.5.3.2 (timeouts), §4.2.1 (what 
     RFC 3207 §4.1 (STARTTLS, taken where it is offered); RFC 7505 §4.1; RFC 3461 §5.2; RFC 6152; RFC 6531 §3.5.
 Contract: every recipient gets exactly one Outcome. A host that can't be reached, or does not want to talk, is passed over
     for the next; once message octets have left, no other host is tried, lest the mail arrives twice. What a host has said
-    about a recipient stands, also when the connection breaks behind it.
+    about a recipient stands, also when the connection breaks behind it or the attempt takes too long.
 Failure: everything of the network is an Outcome; only StoreUnavailable passes through.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ from fumibako.store.base import Store
 
 # RFC 5321 §4.5.3.2: how long a host may take, seconds.
 CONNECT_S, GREETING_S, COMMAND_S, BLOCK_S, END_OF_DATA_S = 30.0, 300.0, 300.0, 180.0, 600.0
+ATTEMPT_S = 14 * 60.0 - 10      # in all: the queue's patience ends behind it, and knows nothing of what was heard
 QUIT_S = 5.0
 IDLE_S = 15.0           # an open connection waits this long for the next mail to the same host
 IDLE_MAX = 20
@@ -134,23 +136,36 @@ class Relay:
         self._config, self._store, self._resolver, self._clock, self._tls = config, store, resolver, clock, tls_context
         self._trace = trace or NoTrace()
         self._idle: dict[str, _Connection] = {}
+        self._heard: Outcomes = {}      # in attempts that are being given up
 
     async def deliver(self, item: QueueItem, recipients: Recipients) -> Outcomes:
         """One attempt for recipients of one domain."""
+        outcomes = {one.id: Outcome(OutcomeKind.DEFERRED, "4.4.2", "the attempt took too long") for one in recipients}
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                await self._deliver(item, recipients, outcomes)
+        except TimeoutError:
+            outcomes |= {one.id: self._heard[one.id] for one in recipients if one.id in self._heard}
+        finally:
+            for one in recipients:
+                self._heard.pop(one.id, None)
+        return outcomes
+
+    async def _deliver(self, item: QueueItem, recipients: Recipients, outcomes: Outcomes) -> None:
+        """outcomes: filled in as they are known."""
         route = await self._route(recipients[0].domain)
         if not isinstance(route, Found):
             outcome = _no_route(route)
-            return {recipient.id: outcome for recipient in recipients}
+            outcomes |= {recipient.id: outcome for recipient in recipients}
+            return
         hosts = tuple(f"{host.preference} {host.name} [{', '.join(host.addresses)}]" for host in route.hosts)
         self._trace.event(item.trace_id, "route", domain=recipients[0].domain, hosts=hosts, implicit=route.implicit)
-        outcomes: Outcomes = {}
         for host in route.hosts:
             for address in host.addresses:
                 attempt = await self._try_host(host, address, item, recipients)
                 outcomes |= attempt.outcomes
                 if not (recipients := attempt.unasked):
-                    return outcomes
-        return outcomes
+                    return
 
     async def close_idle(self) -> None:
         """Says QUIT on the connections that wait."""
@@ -297,6 +312,7 @@ class Relay:
             raise _Broken(text, _outcomes(connection, recipients, connection.core.decided), uncertain=connection.begun) from error
         except BaseException:
             connection.stream.abort()
+            self._heard |= _outcomes(connection, recipients, connection.core.decided)
             raise
         assert isinstance(event, TransactionResult)
         self._keep_idle(connection)

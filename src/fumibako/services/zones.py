@@ -4,7 +4,8 @@ Specification: RFC 1034 §4.2 (zones); RFC 5321 §5.1 (MX); RFC 7208 §2.3 and �
     RFC 2782 (services; "." says: not offered); RFC 1982 §7 (serial).
 Contract: every hosted domain has a zone; it names only listeners that are on. Records the administrator or another
     service adds take the place of ours with the same owner and type; a change of theirs counts once it has raised the
-    domain's modseq. The serial is that modseq, so it rises with every change in the directory. An answer knows of every
+    domain's modseq. The serial is that modseq, so it rises with every change in the directory; what the server itself puts
+    into all zones is announced there before it is published, so that it rises with that, too. An answer knows of every
     change that was committed before its query came. A domain whose records make no zone keeps its last good zone.
 Failure: `NotHosted`; the rest is logged and the zones stay as they are.
 """
@@ -12,6 +13,7 @@ Failure: `NotHosted`; the rest is logged and the zones stay as they are.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,11 +21,14 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from fumibako.model.account import Domain
+from fumibako.model.ids import DomainId
+from fumibako.model.ops import Publish
 from fumibako.proto.dns.answer import Answerer
 from fumibako.proto.dns.records import Record, ascii_domain, format_txt, is_within
 from fumibako.proto.dns.zone import Zone, ZoneError, make_zone
 from fumibako.services.following import Following
 from fumibako.services.texts import _
+from fumibako.store.base import StoreRefused
 
 TTL_S = 3600
 NEGATIVE_TTL_S = 300        # a forgotten record is found soon after it is added
@@ -43,6 +48,7 @@ class Hosting(Protocol):
 
     def directory_version(self) -> int: ...
     async def domains(self) -> list[Domain]: ...
+    async def commit(self, operation: Publish) -> object: ...
 
 
 class NotHosted(LookupError):
@@ -95,6 +101,7 @@ class Zones:
     def __init__(self, facts: ZoneFacts, directory: Hosting, further: FurtherRecords | None = None) -> None:
         self._facts, self._directory, self._further = facts, directory, further
         self._made: dict[str, _Made] = {}
+        self._announced: ZoneFacts | None = None
         self._answers = Following("the zones", directory.directory_version, self._newest, Answerer(()))
 
     def current(self) -> Answerer | Awaitable[Answerer]:
@@ -113,6 +120,7 @@ class Zones:
 
     async def _newest(self) -> Answerer:
         """Zones are made anew where the domain or a cut below it changed; with none of them the ready answers stay, too."""
+        await self._announce()
         domains = await self._directory.domains()
         below = _below([domain.name for domain in domains])
         made: dict[str, _Made] = {}
@@ -126,6 +134,18 @@ class Zones:
             return self._answers.value
         self._made = made
         return Answerer(one.zone for one in made.values() if one.zone is not None)
+
+    async def _announce(self) -> None:
+        """Serials rise before what the server says of itself is another, also where it changed while nothing ran."""
+        facts = self._facts
+        if facts == self._announced:
+            return
+        try:
+            await self._directory.commit(Publish(_digest(facts)))
+        except StoreRefused as refused:     # a full disk: published all the same, announced the next time
+            log.warning("the serials of the zones could not rise: %s", refused)
+        else:
+            self._announced = facts
 
     async def _zone(self, domain: Domain, children: Sequence[str], last: Zone | None) -> Zone | None:
         explained = await self._explained(domain, children)
@@ -151,6 +171,13 @@ class Zones:
         own = zone_records(self._facts, domain, children)
         further = await self._further(domain.name) if self._further else ()
         return _with_further(own, further)
+
+
+def _digest(facts: ZoneFacts) -> int:
+    """48 bits of what a zone says by itself, whichever domain it is of: our name's own, the one above, any other."""
+    names = (facts.hostname, facts.hostname.partition(".")[2] or "invalid", "elsewhere.invalid")
+    records = [one.record for name in names for one in zone_records(facts, Domain(DomainId(0), name, 0), (f"child.{name}",))]
+    return int.from_bytes(hashlib.blake2b(repr(records).encode(), digest_size=6).digest(), "big")
 
 
 def _below(names: Sequence[str]) -> dict[str, tuple[str, ...]]:

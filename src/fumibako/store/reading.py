@@ -11,6 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
 
 import apsw
 
@@ -29,6 +30,17 @@ from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.spool import Offload, SpoolWriter
 from fumibako.store.sqlite.layout import SPOOL
 from fumibako.store.sqlite.reader import Reader
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _readable(read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What must be answered, or else unavailable, also while a database can't be read: storage starts afresh, say."""
+    try:
+        return read(*args, **kwargs)
+    except apsw.Error as error:
+        raise StoreUnavailable(str(error)) from error
 
 
 class ReadingStore(ABC):
@@ -71,16 +83,10 @@ class ReadingStore(ABC):
     # -- directory --
 
     def directory_version(self) -> int:
-        try:
-            return self._reader.directory_version()
-        except apsw.Error as error:
-            raise StoreUnavailable(str(error)) from error
+        return _readable(self._reader.directory_version)
 
     async def domains(self) -> list[Domain]:
-        try:
-            return self._reader.domains()
-        except apsw.Error as error:
-            raise StoreUnavailable(str(error)) from error
+        return _readable(self._reader.domains)
 
     async def domain(self, name: str) -> Domain | None:
         return self._reader.domain(name)
@@ -109,10 +115,7 @@ class ReadingStore(ABC):
         return self._reader.holds()
 
     async def settings(self, scope: str | None = None) -> list[Setting]:
-        try:
-            return self._reader.settings(scope)
-        except apsw.Error as error:
-            raise StoreUnavailable(str(error)) from error
+        return _readable(self._reader.settings, scope)
 
     async def secret(self, name: str) -> bytes:
         found = self._reader.secret(name)

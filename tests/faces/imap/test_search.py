@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from contextlib import AsyncExitStack
 
 import pytest
 
 from fumibako.services.pace import Pace
 from fumibako.services.search import SEARCH_S
+from fumibako.services.turns import WAITING
 from tests.support.imap_session import Client, House
 
 
@@ -134,4 +136,17 @@ async def test_a_search_that_takes_too_long(house: House, client: Client, monkey
     assert (reply.status, reply.code, reply.untagged) == ("NO", "LIMIT", [])
     assert served == [True] * int(SEARCH_S)
     assert (await client.run("FETCH $ (UID)")).untagged == []
+    assert (await client.run("SEARCH BODY fox")).untagged == ["* SEARCH 1"]
+
+
+async def test_an_account_whose_searches_wait_already_is_told_so(house: House, client: Client) -> None:
+    """RFC 9051 §7.1 LIMIT; what needs flags alone, as programs ask all the time, never waits."""
+    alice, turns = await house.account(), house.mailboxes.searches
+    async with AsyncExitStack() as others:
+        await others.enter_async_context(turns.turn(alice.id))
+        turns._present[alice.id] += WAITING
+        reply = await client.run("SEARCH BODY fox")
+        assert (reply.status, reply.code) == ("NO", "LIMIT") and "try again" in reply.completion
+        assert (await client.run("SEARCH SEEN")).untagged == ["* SEARCH 1"]
+        turns._present[alice.id] -= WAITING
     assert (await client.run("SEARCH BODY fox")).untagged == ["* SEARCH 1"]

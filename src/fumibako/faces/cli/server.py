@@ -60,12 +60,16 @@ def status(terminal: Terminal) -> None:
 @pass_terminal
 def check(terminal: Terminal, repair: bool) -> None:
     """Look for damage in the store."""
-    found = terminal.house.check(terminal.directory, repair=repair)
+    report = terminal.house.check(terminal.directory, repair=repair)
+    found = report.findings
     rows: list[dict[str, object]] = [{"damage": one.kind, "where": one.where, "count": one.count, "examples": list(one.examples),
                                       "repaired": one.repaired} for one in found]
     columns = (("damage", N_("Damage")), ("where", N_("Where")), ("count", N_("Count")), ("examples", N_("Examples")),
                ("repaired", N_("Repaired")))
     terminal.rows(rows, columns, N_("no damage found"))
+    if report.unfinished and not terminal.as_json:
+        click.echo(terminal.words(N_("{count} files in spool/ belong to work under way, or cut off before it was acknowledged: "
+                                     "no damage, the server removes what is left there after an hour"), count=report.unfinished))
     if any(not one.repaired for one in found):
         raise click.exceptions.Exit(1)
 

@@ -18,7 +18,7 @@ from fumibako.proto.imap.commands import FetchItem, FetchKind, Section
 from fumibako.proto.message.cache import CachedMessage, SectionText, section_span
 from fumibako.proto.message.header import select_fields
 from fumibako.proto.message.transfer import decoder
-from fumibako.services.message_access import MessageAccess
+from fumibako.services.message_access import MessageAccess, Octets
 
 
 class Unreadable(Exception):
@@ -68,7 +68,7 @@ def _span(section: Section, entry: Entry, index: CachedMessage) -> tuple[int, in
     return section_span(index, section.part, cast("SectionText", text), entry.prefix_octets)
 
 
-async def body_literal(item: FetchItem, entry: Entry, index: CachedMessage, messages: MessageAccess, ahead: Ahead) -> Literal:
+async def body_literal(item: FetchItem, entry: Entry, index: CachedMessage, messages: Octets, ahead: Ahead) -> Literal:
     """What `item` asks of one message."""
     if item.kind in (FetchKind.BINARY, FetchKind.BINARY_SIZE):
         return await _binary(item, entry, index, messages)
@@ -104,7 +104,7 @@ def _in_memory(item: FetchItem, octets: bytes) -> Literal:
     return Literal(b"%b {%d}\r\n" % (item.label, end - start), octets[start:end])
 
 
-async def _binary(item: FetchItem, entry: Entry, index: CachedMessage, messages: MessageAccess) -> Literal:
+async def _binary(item: FetchItem, entry: Entry, index: CachedMessage, messages: Octets) -> Literal:
     """The decoded content of a part: once through to count it, once more to send it."""
     part = index.section(item.section.part)
     span = section_span(index, item.section.part, "", entry.prefix_octets)
@@ -124,7 +124,7 @@ async def _binary(item: FetchItem, entry: Entry, index: CachedMessage, messages:
     return Literal(b"%b ~{%d}\r\n" % (item.label, end - start), await anext(pieces, b""), pieces)
 
 
-async def _decoded(entry: Entry, span: tuple[int, int], encoding: str, messages: MessageAccess) -> AsyncIterator[bytes]:
+async def _decoded(entry: Entry, span: tuple[int, int], encoding: str, messages: Octets) -> AsyncIterator[bytes]:
     decoding = decoder(encoding)
     if decoding is None:
         raise Unreadable(encoding)

@@ -1,7 +1,8 @@
 r"""FETCH and UID FETCH: chunk by chunk, whole columns at a time; bodies flow through in pieces.
 
 Specification: RFC 9051 §6.4.5, §7.5.2; RFC 3501 §6.4.5 (RFC822 items); RFC 7162 §3.1.4 (CHANGEDSINCE); RFC 3516 §4 (BINARY);
-    RFC 8474 §5; RFC 8514 §4.1; RFC 8970 §3.
+    RFC 8474 §5; RFC 8514 §4.1; RFC 8970 §3; RFC 6858 §2, §3 (a client that has not enabled UTF-8 gets a surrogate of a message
+    whose header needs it).
 Contract: memory holds one chunk of rows and one piece of a body; the client's slowness stops the work. Fetching a body
     sets \Seen first, so that the flags told are those that hold.
 Failure: a message that others expunged, or whose blob is damaged, is left out and the answer is NO; a blob that breaks off
@@ -11,6 +12,7 @@ Failure: a message that others expunged, or whose blob is damaged, is left out a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from fumibako.faces.imap.body import Ahead, Literal, Unreadable, body_literal, read_headers
 from fumibako.faces.imap.conversation import CHUNK_MESSAGES, Answer, Conversation, Declined
@@ -20,8 +22,10 @@ from fumibako.proto.imap import commands as c
 from fumibako.proto.imap.commands import FetchItem, FetchKind
 from fumibako.proto.imap.dates import format_date_time
 from fumibako.proto.imap.format import format_fetch, format_string
+from fumibako.proto.imap.numbers import format_uid_set
 from fumibako.proto.imap.render import FLAGS, MODSEQ, UID, Column, render_fetch
 from fumibako.proto.message.cache import CachedMessage
+from fumibako.services.message_access import Octets, SurrogateAccess
 from fumibako.services.message_ids import email_id_of, thread_id_of
 
 _ARRAYS = frozenset({FetchKind.UID, FetchKind.FLAGS, FetchKind.MODSEQ})
@@ -31,6 +35,9 @@ _BODIES = frozenset({
     FetchKind.SECTION, FetchKind.BINARY, FetchKind.BINARY_SIZE,
     FetchKind.RFC822, FetchKind.RFC822_HEADER, FetchKind.RFC822_TEXT,
 })
+# What looks different in a surrogate. Its size is exact, too: clients fetch by it in pieces.
+_HEADERS = frozenset({FetchKind.ENVELOPE, FetchKind.BODY, FetchKind.BODYSTRUCTURE, FetchKind.SIZE}) | _BODIES
+MAX_DOWNGRADED = 100        # uids told; RFC 6858 §3 lets the list be incomplete
 _UID_ITEM = FetchItem(FetchKind.UID, label=b"UID")
 _FLAGS_ITEM = FetchItem(FetchKind.FLAGS, label=b"FLAGS")
 _MODSEQ_ITEM = FetchItem(FetchKind.MODSEQ, label=b"MODSEQ")
@@ -66,12 +73,14 @@ class _Fetch:
         self._items = items
         kinds = {item.kind for item in items}
         self._only_arrays = kinds <= _ARRAYS
-        self._needs_index = bool(kinds & (_CACHED | _BODIES))
+        self._downgrades = not talk.core.utf8 and bool(kinds & _HEADERS)
+        self._needs_index = self._downgrades or bool(kinds & (_CACHED | _BODIES))
         self._bodies = [item for item in items if item.kind in _BODIES]
         self._sets_seen = any(item.kind in _BODIES and not item.peek for item in items)
         self._tells_flags = FetchKind.FLAGS in kinds
         self._expunged = self._damaged = False
         self._unknown_encoding = False
+        self._downgraded: list[int] = []
 
     def answer(self, command: c.Fetch) -> Answer:
         if self._unknown_encoding:
@@ -81,6 +90,8 @@ class _Fetch:
         if self._expunged:
             # RFC 5530 §3; asked by UID, a message that is gone is no failure.
             return Answer("Some messages are expunged", b"EXPUNGEISSUED", "OK" if command.uid else "NO")
+        if self._downgraded:
+            return Answer("FETCH completed", b"DOWNGRADED " + format_uid_set(self._downgraded))
         return Answer("FETCH completed")
 
     async def chunk(self, positions: list[int]) -> None:
@@ -99,7 +110,14 @@ class _Fetch:
             entries = [entry for entry in entries if entry.email_id in indexes]
         kept = [view.index(entry.uid) for entry in entries]
         newly_seen = await selection.mark_seen(kept) if self._sets_seen else set()
-        await self._tell(kept, entries, indexes, newly_seen)
+        rows = zip(kept, entries, strict=True)
+        for is_plain, run in groupby(rows, lambda row: not self._downgrades or indexes[row[1].email_id].is_ascii):
+            positions, entries = map(list, zip(*run, strict=True))
+            if is_plain:
+                await self._tell(positions, entries, indexes, newly_seen)
+            else:
+                for at, entry in zip(positions, entries, strict=True):
+                    await self._tell_surrogate(at, entry, indexes[entry.email_id], newly_seen)
 
     def _from_arrays(self, positions: list[int]) -> None:
         columns: list[Column] = [(_ARRAY_TEMPLATES[item.kind], self._array(item.kind, positions)) for item in self._items]
@@ -116,10 +134,25 @@ class _Fetch:
         lists = self._talk.flag_lists
         return [lists[word] for word in self._talk.flag_words(positions)]
 
+    async def _tell_surrogate(self, at: int, entry: Entry, index: CachedMessage, newly_seen: set[int]) -> None:
+        """One message whose header may need UTF-8: one at a time, so that memory holds the headers of one."""
+        try:
+            surrogate = await self._talk.visit.messages.surrogate(entry, index)
+        except OSError:
+            self._damaged = True
+            return
+        if surrogate is None:
+            await self._tell([at], [entry], {entry.email_id: index}, newly_seen)
+            return
+        if len(self._downgraded) < MAX_DOWNGRADED:
+            self._downgraded.append(entry.uid)
+        await self._tell([at], [surrogate.entry], {entry.email_id: surrogate.index}, newly_seen, surrogate)
+
     async def _tell(
-        self, positions: list[int], entries: list[Entry], indexes: dict[EmailId, CachedMessage], newly_seen: set[int]
+        self, positions: list[int], entries: list[Entry], indexes: dict[EmailId, CachedMessage], newly_seen: set[int],
+        surrogate: SurrogateAccess | None = None,
     ) -> None:
-        """Rows made of columns: one list an item, one entry a message."""
+        """Rows made of columns: one list an item, one entry a message. surrogate: what the one message is served from."""
         simple = [item for item in self._items if item.kind not in _BODIES]
         columns = [self._column(item, positions, entries, indexes) for item in simple]
         if newly_seen and not self._tells_flags:
@@ -129,9 +162,12 @@ class _Fetch:
             for at, row in zip(positions, rows, strict=True):
                 self._talk.core.untagged(format_fetch(at + 1, row))
             return
-        ahead = await read_headers(self._bodies, entries, indexes, self._talk.visit.messages)
+        messages = self._talk.visit.messages
+        ahead = {} if surrogate else await read_headers(self._bodies, entries, indexes, messages)
         for at, entry, row in zip(positions, entries, rows, strict=True):
-            await self._tell_with_bodies(at, entry, indexes[entry.email_id], [item for item in row if item], ahead)
+            literals = await self._open(entry, indexes[entry.email_id], surrogate or messages, ahead)
+            if literals is not None:
+                await self._tell_with_bodies(at, [item for item in row if item], literals)
 
     def _seen_column(self, positions: list[int], newly_seen: set[int]) -> list[bytes]:
         """FLAGS of the messages that fetching has just made \\Seen, b"" for the others (RFC 9051 §6.4.5)."""
@@ -156,19 +192,17 @@ class _Fetch:
         label = item.label + b" "
         return [label + value for value in values]
 
-    async def _tell_with_bodies(self, at: int, entry: Entry, index: CachedMessage, row: list[bytes], ahead: Ahead) -> None:
-        """Literals are opened before the line begins, so that an unreadable message is left out whole."""
-        messages = self._talk.visit.messages
-        literals: list[Literal] = []
-        for item in self._bodies:
-            try:
-                literals.append(await body_literal(item, entry, index, messages, ahead))
-            except OSError:
-                self._damaged = True
-                return
-            except Unreadable:
-                self._unknown_encoding = True
-                return
+    async def _open(self, entry: Entry, index: CachedMessage, messages: Octets, ahead: Ahead) -> list[Literal] | None:
+        """Literals are opened before the line begins, so that an unreadable message is left out whole: None."""
+        try:
+            return [await body_literal(item, entry, index, messages, ahead) for item in self._bodies]
+        except OSError:
+            self._damaged = True
+        except Unreadable:
+            self._unknown_encoding = True
+        return None
+
+    async def _tell_with_bodies(self, at: int, row: list[bytes], literals: list[Literal]) -> None:
         send = self._talk.core.send
         send(b"* %d FETCH (%b" % (at + 1, b" ".join(row)))
         for number, literal in enumerate(literals):

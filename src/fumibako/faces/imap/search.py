@@ -2,7 +2,8 @@
 
 Specification: RFC 9051 §6.4.4; RFC 4731 §3 (RETURN); RFC 5182 §2 (SAVE and "$"); RFC 7162 §3.1.5, §3.1.6 (MODSEQ).
 Contract: "$" is remembered as uids, so that it survives expunges by others.
-Failure: NO [LIMIT] (RFC 9051 §7.1) for a search that takes too long; store failures pass through.
+Failure: NO [LIMIT] (RFC 9051 §7.1) for a search that takes too long, and where too many of the account wait;
+    store failures pass through.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from fumibako.proto.imap import commands as c
 from fumibako.proto.imap.format import format_esearch, format_search
 from fumibako.proto.imap.search import names_modseq
 from fumibako.services.pace import TookTooLong
-from fumibako.services.search import Search
+from fumibako.services.search import Search, cost_of
+from fumibako.services.turns import Crowded
 
 
 async def search(talk: Conversation, command: c.Search) -> Answer:
@@ -20,13 +22,14 @@ async def search(talk: Conversation, command: c.Search) -> Answer:
     returns = command.returns
     if returns is not None and "SAVE" in returns:
         selection.saved = []        # RFC 5182 §2.1: also when the search fails
-    working = Search(selection, talk.visit.messages, talk.services.clock, talk.visit.keywords)
     try:
-        found = await working.run(command.key)
+        found = await _found(talk, command)
     except ValueError:
         raise Declined("There is no such sequence number", status="BAD") from None
     except TookTooLong:
         raise Declined("The search takes too long: ask for fewer messages, for instance with SINCE", b"LIMIT") from None
+    except Crowded:
+        raise Declined("Other searches of this account are still running: try again when they are done", b"LIMIT") from None
     uids = selection.view.uids
     numbers = [uids[at] for at in found] if command.uid else [at + 1 for at in found]
     if returns is None and talk.core.rev2:
@@ -36,6 +39,16 @@ async def search(talk: Conversation, command: c.Search) -> Answer:
     else:
         _return(talk, command, returns, found, numbers)
     return Answer("SEARCH completed", b"EXPUNGEISSUED" if selection.expunge_waits else b"")
+
+
+async def _found(talk: Conversation, command: c.Search) -> list[int]:
+    """What needs flags and numbers alone is quick; anything else waits for its turn."""
+    def working() -> Search:
+        return Search(talk.selected, talk.visit.messages, talk.services.clock, talk.visit.keywords)
+    if cost_of(command.key) == 0:
+        return await working().run(command.key)
+    async with talk.services.mailboxes.searches.turn(talk.visit.account.id):
+        return await working().run(command.key)
 
 
 def _return(talk: Conversation, command: c.Search, returns: frozenset[str], found: list[int], numbers: list[int]) -> None:

@@ -120,12 +120,16 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class MessageIndex:
-    """What one pass over a message found. `preview` is at most 200 characters of its first text part, decoded."""
+    """What one pass over a message found. `preview` is at most 200 characters of its first text part, decoded.
+
+    `ascii_headers`: no header of the message or of a part holds an octet beyond ASCII (False, too, where one is too long).
+    """
 
     root: Part
     summary: Summary
     preview: str
     size_octets: int
+    ascii_headers: bool
 
     def field(self, name: str) -> bytes:
         """The same as `summary.field`."""
@@ -167,6 +171,7 @@ class Indexer:
         self._lines = 0
         self._parts = 1
         self._headers_octets = 0
+        self._ascii_headers = True
         self._root = self._top = _Open(None, 0)
         self._in_header = True
         self._header: bytes | None = None  # the first octets of a header that is too long
@@ -192,7 +197,7 @@ class Indexer:
         while self._closed_root is None:
             self._close_top(size)
         assert self._root.summary is not None  # a root always gets one
-        return MessageIndex(self._closed_root, self._root.summary, self._preview(), size)
+        return MessageIndex(self._closed_root, self._root.summary, self._preview(), size, self._ascii_headers)
 
     def _scan(self, final: bool) -> None:
         while self._scan_header(final) if self._in_header else self._scan_body(final):
@@ -316,6 +321,7 @@ class Indexer:
         overlong = header_end - start > MAX_HEADER_OCTETS
         block, self._header = self._header or bytes(self._window[start : min(header_end, start + MAX_HEADER_OCTETS)]), None
         self._headers_octets += len(block)
+        self._ascii_headers = self._ascii_headers and block.isascii() and not overlong
         top.opaque = overlong or self._headers_octets > MAX_HEADERS_OCTETS
         top.body_offset = self._base + body
         top.lines_before = self._lines

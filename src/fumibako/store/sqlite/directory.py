@@ -1,7 +1,8 @@
 """Directory operations: domains, accounts, aliases, settings, and the keys made once.
 
 Contract: see store.sqlite.unit. Addresses are looked up by model.address.address_key; ids are never reused; a domain's
-    modseq rises with each change of it or what it holds, an account's with its password, status and quota.
+    modseq rises with each change of it, of what it holds and of the domains below it, an account's with its password, status
+    and quota.
 Failure: StoreRefused.
 """
 
@@ -27,6 +28,7 @@ from fumibako.model.ops import (
     Counted,
     DomainMade,
     Done,
+    Publish,
     Refusal,
     RemoveAccount,
     RemoveAlias,
@@ -74,6 +76,14 @@ def _touch_domain(database: Database, domain_id: int) -> int:
     return modseq
 
 
+def _touch_above(database: Database, name: str) -> int:
+    """A domain came or went: its parents' zones delegate to it. The modseq of the change."""
+    modseq, above = _next_modseq(database), name
+    while above := above.partition(".")[2]:
+        database.run("UPDATE domain SET modseq = ? WHERE name = ?", modseq, above)
+    return modseq
+
+
 def _domain_id(database: Database, name: str) -> int:
     row = database.row("SELECT id FROM domain WHERE name = ?", name)
     if row is None:
@@ -97,7 +107,7 @@ def add_domain(unit: Unit, operation: AddDomain, now_ms: int) -> Executed:
         raise StoreRefused(Refusal.BAD_NAME, repr(operation.name))
     if database.row("SELECT 1 FROM domain WHERE name = ?", name):
         raise StoreRefused(Refusal.EXISTS, name)
-    modseq = _next_modseq(database)
+    modseq = _touch_above(database, name)
     database.run("INSERT INTO domain(name, modseq) VALUES(?, ?)", name, modseq)
     return DomainMade(Domain(DomainId(database.connection.last_insert_rowid()), name, modseq)), ()
 
@@ -109,7 +119,16 @@ def remove_domain(unit: Unit, operation: RemoveDomain, now_ms: int) -> Executed:
         if database.row(f"SELECT 1 FROM {table} WHERE domain_id = ? LIMIT 1", domain_id):
             raise StoreRefused(Refusal.IN_USE, f"{name} has {'accounts' if table == 'principal' else 'aliases'}")
     database.run("DELETE FROM domain WHERE id = ?", domain_id)
-    _next_modseq(database)
+    _touch_above(database, name)
+    return Done(), ()
+
+
+def publish(unit: Unit, operation: Publish, now_ms: int) -> Executed:
+    database = unit.database
+    database.run("INSERT INTO counter VALUES('published', ?1) ON CONFLICT DO UPDATE SET value = ?1 WHERE value <> ?1",
+                 operation.digest)
+    if database.changes:
+        database.run("UPDATE domain SET modseq = ?", _next_modseq(database))
     return Done(), ()
 
 

@@ -86,7 +86,8 @@ _QUEUE: dict[type, _Executor] = {
     ops.ReclaimLeases: queue.reclaim_leases,
 }
 _DIRECTORY: dict[type, _Executor] = {
-    ops.AddDomain: directory.add_domain, ops.RemoveDomain: directory.remove_domain, ops.AddAccount: directory.add_account,
+    ops.AddDomain: directory.add_domain, ops.RemoveDomain: directory.remove_domain,
+    ops.Publish: directory.publish, ops.AddAccount: directory.add_account,
     ops.SetPassword: directory.set_password, ops.SetAccountStatus: directory.set_account_status,
     ops.RemoveAccount: directory.remove_account, ops.AddHold: directory.add_hold, ops.RemoveHold: directory.remove_hold,
     ops.AddAlias: directory.add_alias, ops.RemoveAlias: directory.remove_alias,

@@ -24,6 +24,8 @@ COUNTS_A_SECOND = 1 << 16
 SEGMENTS = 1 << 20                  # the number is the upper half of a blob's id: it has 31 bits
 SEGMENTS_A_SECOND = 4
 UID_VALIDITIES = 1 << 16            # beyond the clock: several mailboxes may be made in one second
+SERIALS = 1 << 30                   # RFC 1982 §3.2: a serial may rise by less than 2^31
+SERIALS_A_SECOND = 16
 LAST_UID = (1 << 32) - (1 << 24)    # a mailbox whose next UID lies beyond begins anew
 
 
@@ -35,12 +37,15 @@ class Jump:
     counts: int
     segments: int
     now_s: int
+    directory: int
 
 
 def jump(backup_ms: int, now_ms: int) -> Jump:
     age_s = max(0, now_ms - backup_ms) // 1000
-    return Jump(UIDS + UIDS_A_SECOND * age_s, COUNTS + COUNTS_A_SECOND * age_s, SEGMENTS + SEGMENTS_A_SECOND * age_s,
-                now_ms // 1000)
+    counts = COUNTS + COUNTS_A_SECOND * age_s
+    serials = min(SERIALS + SERIALS_A_SECOND * age_s, (1 << 31) - 1)
+    return Jump(UIDS + UIDS_A_SECOND * age_s, counts, SEGMENTS + SEGMENTS_A_SECOND * age_s, now_ms // 1000,
+                (-(-counts // COUNTS) * COUNTS) + serials)
 
 
 def begin_epoch(database: Database, kind: str, by: Jump, owners: Sequence[int] = ()) -> None:
@@ -49,7 +54,7 @@ def begin_epoch(database: Database, kind: str, by: Jump, owners: Sequence[int] =
     try:
         _raise_sequences(database, by)
         if kind == "control":
-            database.run("UPDATE counter SET value = value + ?", by.counts)
+            _raise_serials(database, by)
         else:
             # Their files are in no backup, and a number is never used twice.
             database.run("DELETE FROM segment WHERE id NOT IN (SELECT segment_id FROM blob)")
@@ -73,6 +78,13 @@ def _raise_sequences(database: Database, by: Jump) -> None:
         database.run("DELETE FROM sqlite_sequence WHERE name = ?", table)
         after = before + (by.segments if table == "segment" else by.counts)
         database.run("INSERT INTO sqlite_sequence VALUES(?, ?)", table, after)
+
+
+def _raise_serials(database: Database, by: Jump) -> None:
+    """A zone's serial is the lower half of its domain's modseq: that half rises, too, and not by so much that it seems to
+    fall. Every zone has it at once, for what secondaries have may be of the lost time."""
+    modseq = database.row("UPDATE counter SET value = value + ? WHERE name = 'modseq' RETURNING value", by.directory)[0]
+    database.run("UPDATE domain SET modseq = ?", modseq)
 
 
 def _raise_accounts(database: Database, by: Jump) -> None:

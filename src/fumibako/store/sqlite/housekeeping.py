@@ -125,10 +125,11 @@ def _purge_account(database: Database, account_id: int, limit: int) -> int:
 
 
 def tidy_spool(disk: DiskIO, spool: Path, now_ms: int) -> None:
-    """Files whose writer is gone: nobody writes on one message for an hour without a pause."""
+    """Files whose writer is gone: nobody writes on one message for an hour without a pause, or needs that long to deliver
+    an old one that got a second name here."""
     for name in disk.names(spool):
         try:
-            if disk.modified_ms(spool / name) < now_ms - SPOOL_MS:
+            if disk.touched_ms(spool / name) < now_ms - SPOOL_MS:
                 disk.unlink(spool / name)
         except FileNotFoundError:
             pass

@@ -41,7 +41,7 @@ RECOVERABLE_MS = 14 * 24 * 60 * 60 * 1000       # how long a message without ent
 _MAX_REFERENCES = 20
 _DELETED = int(Flag.DELETED)
 
-_INSERT_EMAIL = "INSERT INTO email VALUES(?, ?, ?, ?, ?, ?, ?, ?, 1, 0)"
+_INSERT_EMAIL = "INSERT INTO email VALUES(?, ?, ?, ?, ?, ?, ?, ?, 1, 0, 0)"
 
 
 # -- arrivals --
@@ -274,15 +274,17 @@ def expunge(unit: Unit, operation: Expunge, now_ms: int) -> Executed:
     found = [row for row in _find(write, mailbox.id, operation.uids) if row.flags & _DELETED or not operation.only_deleted]
     _take_out(write, mailbox, found)
     write.charge(-sum(row.size_octets for row in found), -len(found), 0)
-    unhold(write.database, write.id, [row.email_id for row in found], now_ms)
+    unhold(write.database, write.id, [(row.email_id, row.flags) for row in found], now_ms)
     changes = _saved([write])
     return Expunged(tuple(row.uid for row in found), ModSeq(write.modseq)), changes
 
 
-def unhold(database: Database, account_id: AccountId, email_ids: Iterable[int], now_ms: int) -> None:
-    """One entry less for each; a message that has none left stays recoverable for a while (DESIGN §3)."""
-    database.many("UPDATE email SET entries = entries - 1, purge_after_ms = CASE WHEN entries = 1 THEN ? ELSE 0 END "
-                  "WHERE account_id = ? AND id = ?", [(now_ms + RECOVERABLE_MS, account_id, email_id) for email_id in email_ids])
+def unhold(database: Database, account_id: AccountId, held: Iterable[tuple[int, int]], now_ms: int) -> None:
+    """One entry less for each; a message that has none left stays recoverable for a while (DESIGN §3), with the flags of its
+    last entry. held: email id and flags."""
+    database.many("UPDATE email SET entries = entries - 1, purge_after_ms = CASE WHEN entries = 1 THEN ? ELSE 0 END, "
+                  "expunged_flags = ? WHERE account_id = ? AND id = ?",
+                  [(now_ms + RECOVERABLE_MS, flags & ~_DELETED, account_id, email_id) for email_id, flags in held])
 
 
 def _saved(writes: Iterable[AccountWrite]) -> tuple[Change, ...]:

@@ -106,11 +106,12 @@ def delete_mailbox(unit: Unit, operation: DeleteMailbox, now_ms: int) -> Execute
 def _empty(write: AccountWrite, mailbox: MailboxRow) -> None:
     """The whole mailbox goes: the change names the mailbox, not each of its messages."""
     database = write.database
-    held = database.rows("SELECT email_id FROM entry WHERE account_id = ? AND mailbox_id = ?", write.id, mailbox.id)
+    held = database.rows("SELECT email_id, flags FROM entry WHERE account_id = ? AND mailbox_id = ? ORDER BY uid",
+                         write.id, mailbox.id)
     database.run("DELETE FROM entry WHERE account_id = ? AND mailbox_id = ?", write.id, mailbox.id)
     database.run("DELETE FROM vanished WHERE account_id = ? AND mailbox_id = ?", write.id, mailbox.id)
     database.run("DELETE FROM pop3_uidl WHERE account_id = ? AND mailbox_id = ?", write.id, mailbox.id)
-    unhold(database, write.id, [row[0] for row in held], write.now_ms)
+    unhold(database, write.id, held, write.now_ms)
     write.charge(-mailbox.size_octets, -mailbox.total, 0)
     mailbox.clear()
 

@@ -1,6 +1,7 @@
-"""Expunged messages that are still kept: what there is, and the way back into a mailbox.
+r"""Expunged messages that are still kept: what there is, and the way back into a mailbox.
 
-Contract: see store.sqlite.unit. A recovered message is the same email (EMAILID) under a new UID; it counts in the quota again.
+Contract: see store.sqlite.unit. A recovered message is the same email (EMAILID) under a new UID, with the flags of its last
+    entry but \Deleted; it counts in the quota again.
 Failure: StoreRefused.
 """
 
@@ -32,12 +33,12 @@ def recover(unit: Unit, operation: Recover, now_ms: int) -> Executed:
     if not rows:
         found = (mailbox.id, mailbox.uid_validity) if mailbox else (MailboxId(0), 0)
         return Recovered(*found, (), (), ModSeq(write.modseq)), _changes(write)
-    write.charge(sum(size for _, size in rows), len(rows), operation.quota_limit_octets)
+    write.charge(sum(size for _, size, _ in rows), len(rows), operation.quota_limit_octets)
     if mailbox is None or mailbox.no_select:
         mailbox = _made(write, name)
     unit.database.many("UPDATE email SET entries = 1, purge_after_ms = 0 WHERE account_id = ? AND id = ?",
-                       [(write.id, email_id) for email_id, _ in rows])
-    uids = tuple(write.arrive(mailbox, email_id, 0, size) for email_id, size in rows)
+                       [(write.id, email_id) for email_id, _, _ in rows])
+    uids = tuple(write.arrive(mailbox, email_id, flags, size) for email_id, size, flags in rows)
     changes = _changes(write)
     return Recovered(mailbox.id, mailbox.uid_validity, tuple(row[0] for row in rows), uids, ModSeq(write.modseq)), changes
 
@@ -54,11 +55,11 @@ def _made(write: AccountWrite, name: str) -> MailboxRow:
     return mailbox
 
 
-def _wanted(database: Database, operation: Recover) -> list[tuple[EmailId, int]]:
-    """Email ids in order, each with its size in octets."""
+def _wanted(database: Database, operation: Recover) -> list[tuple[EmailId, int, int]]:
+    """Email ids in order, each with its size in octets and its flags."""
     chosen = "" if not operation.email_ids else "AND id IN (SELECT value FROM json_each(?2))"
-    rows: list[tuple[EmailId, int]] = database.rows(
-        f"SELECT id, size_octets FROM email WHERE {_WAITING} {chosen} ORDER BY id LIMIT {BATCH_UIDS}",
+    rows: list[tuple[EmailId, int, int]] = database.rows(
+        f"SELECT id, size_octets, expunged_flags FROM email WHERE {_WAITING} {chosen} ORDER BY id LIMIT {BATCH_UIDS}",
         operation.account_id, *([json_list(operation.email_ids)] if chosen else []))
     return rows
 
