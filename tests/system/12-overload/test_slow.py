@@ -123,8 +123,8 @@ def test_slow_senders_hold_up_nobody_and_go(server: LiveServer, place: Place, sc
     after = _good_traffic(server, scale.measure_s)
     kept = (baseline.cpu_ms + after.cpu_ms) / 2 / under.cpu_ms
     times = ", ".join(f"{kind} {min(waits):.1f}-{max(waits):.1f}" for kind, waits in waited_s.items())
-    print(f"17 {len(slow.peers)} slow senders: good traffic {kept:.0%} by processor time, {under.per_s:.0f}/s after {baseline.per_s:.0f}/s "
-          f"and before {after.per_s:.0f}/s, RSS + {grown:.1f} MB, gone after {times} s")
+    print(f"17 {len(slow.peers)} slow senders: good traffic {kept:.0%} by processor time, {under.per_s:.0f}/s "
+          f"after {baseline.per_s:.0f}/s and before {after.per_s:.0f}/s, RSS + {grown:.1f} MB, gone after {times} s")
     for kind, deadline_s in scale.deadline_s:
         assert deadline_s - 0.5 <= min(waited_s[kind]) and max(waited_s[kind]) <= deadline_s + SPARE_S, kind
     assert grown < 4
