@@ -19,9 +19,10 @@ from fumibako.model.ops import (
     RecipientOutcome,
     ReclaimLeases,
     Settle,
+    ShiftQueue,
     WatchQueue,
 )
-from fumibako.model.queue import LIFETIME_MS, MAX_CRASHES, Outcome, OutcomeKind, QueueItem, RecipientState
+from fumibako.model.queue import DAY_MS, HOUR_MS, LIFETIME_MS, MAX_CRASHES, Outcome, OutcomeKind, QueueItem, RecipientState
 from fumibako.store.base import INLINE_OCTETS, Store, expect
 from tests.contract.building import MESSAGE, NOW_MS, add_account, body, trace
 
@@ -240,6 +241,22 @@ async def test_leases_of_a_dead_runner_are_due_at_once_and_count_as_crashes(stor
     assert (await lease(store, NOW_MS + 1)).items == ()
     found = await store.queue_item(queue_id)
     assert found is not None and found.recipients[0].state is RecipientState.POISON
+
+
+@pytest.mark.parametrize("by_ms", [DAY_MS, -DAY_MS, HOUR_MS])
+async def test_the_clock_is_set_and_the_queue_moves_along(store: Store, by_ms: int) -> None:
+    """What came before waits as long as before; what came in the last second stays, also where it can't be told by its age."""
+    old = await put(store, 1)
+    [item] = (await lease(store)).items
+    await store.commit(Settle(old, (outcome(item.recipients[0].id, OutcomeKind.DEFERRED, NOW_MS + 300_000),)))
+    now_ms = NOW_MS + by_ms + 5_000
+    new = await put(store, 2, at_ms=now_ms - 500)
+    before = await store.queue_item(new)
+    await store.commit(ShiftQueue(by_ms, now_ms, 1_000))
+    found = await store.queue_item(old)
+    assert found is not None and (found.created_ms, found.expires_ms) == (item.created_ms + by_ms, item.expires_ms + by_ms)
+    assert found.recipients[0].due_ms == NOW_MS + by_ms + 300_000
+    assert await store.queue_item(new) == before
 
 
 async def test_the_doorbell_rings_for_what_becomes_due(store: Store) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from fumibako.net.clock import Clock
+from fumibako.net.clock import Clock, WallWatch
 from tests.support.clock import START_MS, FakeClock
 
 
@@ -54,3 +54,24 @@ async def test_sleepers_wake_in_order():
         assert woken == ["a", "b"]
         clock.advance(5)
     assert woken == ["a", "b", "c"] and clock.next_wake_s is None
+
+
+def test_a_clock_that_is_set_is_noticed():
+    watch = WallWatch(clock := FakeClock())
+    for _ in range(10):             # slewed by half a minute in all
+        clock.advance(60)
+        clock.jump(-3)
+        assert watch.now_ms() == clock.now_ms()
+    assert (watch.set_by_ms, watch.unsure_ms) == (0, 0)
+    clock.advance(2)
+    clock.jump(3600)
+    watch.now_ms()
+    assert (watch.set_by_ms, watch.unsure_ms) == (3_600_000, 2000)
+    clock.advance(5)
+    clock.jump(-86_400)
+    watch.now_ms()
+    assert (watch.set_by_ms, watch.unsure_ms) == (3_600_000 - 86_400_000, 7000)
+    watch.seen_to()
+    clock.advance(5)
+    watch.now_ms()
+    assert (watch.set_by_ms, watch.unsure_ms) == (3_600_000 - 86_400_000, 0)

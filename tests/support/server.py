@@ -286,10 +286,11 @@ class LiveServer:
         assert self.process is not None
         return [int(one) for one in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
 
-    def resident_octets(self) -> int:
-        """Memory of the processes that talk to peers: the workers, behind storage and jobs."""
+    def resident_octets(self, *, of_all: bool = False) -> int:
+        """Memory of the processes that talk to peers: the workers, behind storage and jobs; or of all."""
         assert self.process is not None
-        return sum(_resident_octets(one) for one in self.children()[2:] or [self.process.pid])
+        children = self.children()
+        return sum(_resident_octets(one) for one in children[0 if of_all else 2:] or [self.process.pid])
 
     def errors_text(self) -> str:
         return self.errors_path.read_text("utf-8", "replace") if self.errors_path.exists() else ""

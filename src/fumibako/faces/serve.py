@@ -150,7 +150,7 @@ class _Loop:
             log.info("%s: %s", self._stream.peer, error)
         except OSError as error:
             await asyncio.sleep(0)              # a stream that was just cut off says so one turn later
-            if self._stream.closed.is_set():
+            if self._stream.closed.is_set() or self._stream.given_up:
                 log.debug("%s: %s", self._stream.peer, error)
                 return
             log.exception("a session of %s failed", self._stream.peer)      # not the peer's doing: a file, say

@@ -253,12 +253,23 @@ class ChangeQueue(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class ReclaimLeases(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """A queue runner begins, the one before it is dead: what that one had in hand is due at once, as after a crash.
+    """A queue runner begins, the one before it is dead: what that one had in hand is due at once, as after a crash, and so is
+    what would wait longer than anything has to: the clock was set back meanwhile.
 
     Answer: Counted recipients.
     """
 
     now_ms: int
+
+
+class ShiftQueue(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Somebody has set the wall clock by so much, at most unsure_ms ago, and now it is now_ms: what waits goes on waiting as
+    long as before, and is no older. Answer: Counted recipients.
+    """
+
+    by_ms: int
+    now_ms: int
+    unsure_ms: int
 
 
 class DrainOutbox(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -428,7 +439,7 @@ MailOperation = (
     Deliver | Append | SetFlags | Copy | Move | Expunge | Recover | OpenAccount | CreateMailbox | DeleteMailbox | RenameMailbox
     | Subscribe
 )
-QueueOperation = Enqueue | Lease | Settle | ChangeQueue | ReclaimLeases | DrainOutbox
+QueueOperation = Enqueue | Lease | Settle | ChangeQueue | ReclaimLeases | ShiftQueue | DrainOutbox
 DirectoryOperation = (
     AddDomain | RemoveDomain | Publish | AddAccount | SetPassword | SetAccountStatus | RemoveAccount
     | AddHold | RemoveHold | AddAlias | RemoveAlias | SetSetting | UnsetSetting

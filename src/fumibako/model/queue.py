@@ -20,6 +20,8 @@ DAY_MS = 24 * HOUR_MS
 # RFC 5321 §4.5.4.1 asks for at least 30 minutes between later attempts and 4-5 days before giving up;
 # the first steps are shorter because most deferrals (greylisting) end within minutes.
 RETRY_AFTER_MS = (5 * MINUTE_MS, 10 * MINUTE_MS, 20 * MINUTE_MS, 40 * MINUTE_MS, HOUR_MS, 2 * HOUR_MS, 4 * HOUR_MS)
+SPREAD = 0.2
+LONGEST_WAIT_MS = int(RETRY_AFTER_MS[-1] * (1 + SPREAD))        # nobody waits longer for the next attempt
 LIFETIME_MS = 5 * DAY_MS
 DELAY_WARNING_MS = 4 * HOUR_MS
 MAX_CRASHES = 3
@@ -83,4 +85,4 @@ class QueueItem(msgspec.Struct, frozen=True):
 def next_attempt_ms(attempts: int, now_ms: int, spread: float) -> int:
     """When to try again after `attempts` failed attempts; spread in 0..1 moves it by up to +20 %."""
     wait = RETRY_AFTER_MS[min(max(attempts, 1), len(RETRY_AFTER_MS)) - 1]
-    return now_ms + wait + int(wait * 0.2 * spread)
+    return now_ms + wait + int(wait * SPREAD * spread)

@@ -6,6 +6,7 @@ Failure: none.
 """
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -52,3 +53,38 @@ class Clock:
     def shuffle(self, items: Sequence[T]) -> list[T]:
         """The same items in a random order; the argument stays as it is."""
         return _CHANCE.sample(items, len(items))
+
+
+class WallWatch:
+    """Notices when somebody sets the wall clock: it moved otherwise than time did. What it is slewed by, and jumps below
+    SET_MS, count as time.
+
+    set_by_ms: all jumps, added up.
+    """
+
+    SET_MS = 60_000
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.set_by_ms = 0
+        self._wall_ms, self._steady_s = clock.now_ms(), clock.monotonic_s()
+        self._sure_until_s = math.inf       # the last look before a jump that nobody has seen to
+
+    def now_ms(self) -> int:
+        """The wall clock's time; asked often, so that what drifts does not add up."""
+        wall_ms, steady_s = self._clock.now_ms(), self._clock.monotonic_s()
+        moved_ms = wall_ms - self._wall_ms - round((steady_s - self._steady_s) * 1000)
+        if abs(moved_ms) >= self.SET_MS:
+            self.set_by_ms += moved_ms
+            self._sure_until_s = min(self._sure_until_s, self._steady_s)
+        self._wall_ms, self._steady_s = wall_ms, steady_s
+        return wall_ms
+
+    @property
+    def unsure_ms(self) -> int:
+        """How long ago at most the first jump was that nobody has seen to."""
+        return math.ceil(max(0.0, self._steady_s - self._sure_until_s) * 1000)
+
+    def seen_to(self) -> None:
+        """Everything is of the clock's present time."""
+        self._sure_until_s = math.inf

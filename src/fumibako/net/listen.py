@@ -21,7 +21,7 @@ from functools import lru_cache
 
 from fumibako.net.datagram import ask_for_destination
 from fumibako.net.endpoint import endpoint_of, parse_port, plain_address, unix_path
-from fumibako.net.stream import CLOSE_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, Stream
+from fumibako.net.stream import CLOSE_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, OUTPUT_HIGH_WATER, Stream
 
 BACKLOG = 1024
 DRAIN_S = 9.0               # a stop takes 10 s at most
@@ -231,6 +231,7 @@ class _Service:
     async def accept(self, listening: socket.socket) -> None:
         """One listening socket, for ever. Sessions are tasks beside this one: they outlive it by the drain time."""
         loop = asyncio.get_running_loop()
+        _bound_unsent(listening)
         self._keep_reserve()
         try:
             while True:
@@ -347,6 +348,13 @@ class _Service:
         if self.reserve >= 0:
             os.close(self.reserve)
             self.reserve = -1
+
+
+def _bound_unsent(listening: socket.socket) -> None:
+    """Its connections hold at most so much in the system that has not been sent; else it is megabytes for a peer that does not
+    read (tcp(7): tcp_wmem)."""
+    if listening.family != socket.AF_UNIX:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, OUTPUT_HIGH_WATER)
 
 
 def _host(sockname: object) -> str:

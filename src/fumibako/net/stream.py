@@ -11,7 +11,9 @@ Failure: `TimeoutError` when a deadline passes, `ConnectionError` when the peer 
 import asyncio
 import asyncio.sslproto
 import math
+import socket
 import ssl
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +27,7 @@ TLS_READ_BUFFER = 16 * 1024     # one TLS record; the default of 256 KiB is allo
 WRITE_TIMEOUT_S = 60.0
 HANDSHAKE_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 5.0
+_RESET = struct.pack("ii", 1, 0)    # socket(7), SO_LINGER: close means RST
 
 asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BUFFER     # class-wide: the only hook there is
 
@@ -67,6 +70,7 @@ class Stream(asyncio.Protocol):
         self.tls: TlsInfo | None = None
         self.eof = asyncio.Event()
         self.closed = asyncio.Event()
+        self.given_up = False                   # we have closed it without waiting for the peer
         self.error: Exception | None = None     # why the connection was lost, where the system said so
         self.on_lost: Callable[[], object] | None = None    # called once, when `closed` is set
         self._transport: asyncio.Transport | None = None
@@ -186,7 +190,7 @@ class Stream(asyncio.Protocol):
             async with asyncio.timeout(timeout_s):
                 await self._writable.wait()
         except TimeoutError:
-            self.abort()
+            self._cut_off()
             raise TimeoutError(f"{self.peer} has not read for {timeout_s:g} s") from None
 
     async def start_tls(
@@ -240,13 +244,24 @@ class Stream(asyncio.Protocol):
         """Sends what is still buffered, then closes; a peer that does not take it within 10 s is cut off."""
         if self._transport is None or self.closed.is_set() or self._linger is not None:
             return
-        self._linger = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self.abort)
+        self._linger = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._cut_off)
         self._transport.close()
 
     def abort(self) -> None:
         """Closes at once; what is buffered is lost."""
+        self.given_up = True
         if self._transport is not None:
             self._transport.abort()
+
+    def _cut_off(self) -> None:
+        """For a peer that does not read: the system forgets too what it has not taken, instead of keeping it for minutes."""
+        raw = self._open_transport().get_extra_info("socket")
+        if raw is not None and raw.family != socket.AF_UNIX:
+            try:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            except OSError:
+                pass        # gone already
+        self.abort()
 
     async def wait_closed(self) -> None:
         """Returns when the connection is gone (after close() or abort(), within seconds)."""

@@ -4,7 +4,8 @@ Specification: RFC 5321 §4.5.4.1 (retries, per-destination restraint), §4.5.3.
     RFC 3461 §5.2.3-§5.2.6, §6 (who is notified when).
 Contract: outcomes and the notices they cause are one commit. Many messages at once, few to one destination; a destination
     that can't be reached rests a minute, and nothing else waits for it. What was in hand at a crash is due again when
-    the next runner begins; at an orderly stop it is given back.
+    the next runner begins; at an orderly stop it is given back. Retries go by time that passes: when somebody sets the
+    clock, what waits is moved along, so that it comes neither all at once nor never, and nothing is given up for it.
 Failure: a bug in a target defers the recipients at hand and is logged, a bug elsewhere leaves them in hand until their lease
     runs out; nothing else waits. While the store is away the runner waits, and outcomes are kept until it is back or the
     lease ends: a Settle is keyed, so it may be sent again (docs/decisions/0005).
@@ -22,7 +23,17 @@ from typing import Protocol, TypeVar
 
 from fumibako.model.change import Notice, Rang
 from fumibako.model.envelope import Notify
-from fumibako.model.ops import DrainOutbox, Lease, Leased, RecipientOutcome, ReclaimLeases, Refusal, Settle, WatchQueue
+from fumibako.model.ops import (
+    DrainOutbox,
+    Lease,
+    Leased,
+    RecipientOutcome,
+    ReclaimLeases,
+    Refusal,
+    Settle,
+    ShiftQueue,
+    WatchQueue,
+)
 from fumibako.model.queue import (
     DELAY_WARNING_MS,
     MINUTE_MS,
@@ -32,6 +43,7 @@ from fumibako.model.queue import (
     QueueItem,
     next_attempt_ms,
 )
+from fumibako.net.clock import WallWatch
 from fumibako.proto.message.dsn import Action
 from fumibako.services.dsn import Notifier, Report
 from fumibako.services.intake import House
@@ -44,7 +56,7 @@ LEASED_AT_ONCE = 50
 ATTEMPTS_MAX = 50               # conversations with other servers at once
 PER_DESTINATION = 5
 RECIPIENTS_PER_ATTEMPT = 100
-REST_MS = MINUTE_MS             # of a destination that could not be reached
+REST_S = 60.0                   # of a destination that could not be reached
 POLL_S = 1.0                    # the doorbell is hung anew: a storage process that restarted knows nothing of it
 AGAIN_S, AGAIN_MAX_S = 0.1, 5.0 # between two tries to record an outcome; doubled each time
 LOCAL = ""                      # the destination of our own accounts
@@ -72,11 +84,13 @@ class Relaying(Target, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Recipients of one message that go to one destination together."""
+    """Recipients of one message that go to one destination together. set_by_ms: WallWatch's, when it was leased: the item's
+    times are of then."""
 
     item: QueueItem
     destination: str
     recipients: tuple[QueuedRecipient, ...]
+    set_by_ms: int
 
     @property
     def until_ms(self) -> int:
@@ -96,7 +110,9 @@ class QueueRunner:
         self._attempts = asyncio.Semaphore(ATTEMPTS_MAX)
         self._lanes: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PER_DESTINATION))
         self._waiting: defaultdict[str, int] = defaultdict(int)         # attempts in or before a lane
-        self._resting: dict[str, tuple[int, Outcome]] = {}              # destination -> until when, and why
+        self._resting: dict[str, tuple[float, Outcome]] = {}            # destination -> until when (monotonic), and why
+        self._wall = WallWatch(house.clock)
+        self._shifted_ms = 0            # of what the clock was set by, the queue knows so much
 
     async def run(self) -> None:
         """For ever."""
@@ -145,7 +161,7 @@ class QueueRunner:
         try:
             await self._store.commit(WatchQueue())
             if not self._took_over:
-                await self._store.commit(ReclaimLeases(self._clock.now_ms()))
+                await self._store.commit(ReclaimLeases(self._wall.now_ms()))
                 self._took_over = True
             return await self._lease()
         except (StoreUnavailable, StoreRefused) as error:       # away, or its disk is full
@@ -153,12 +169,12 @@ class QueueRunner:
             return Leased((), 0)
 
     async def _lease(self) -> Leased:
-        now_ms = self._clock.now_ms()
         try:
             await self._store.commit(DrainOutbox())
         except StoreRefused as error:       # what is in the queue already must get out, the more so
             log.warning("an outbox waits for room on the disk: %s", error)
-        self._resting = {domain: rest for domain, rest in self._resting.items() if rest[0] > now_ms}
+        now_ms = await self._shifted_now_ms()
+        self._resting = {domain: rest for domain, rest in self._resting.items() if rest[0] > self._clock.monotonic_s()}
         room = min(LEASED_AT_ONCE, MESSAGES_MAX - self._messages)
         if room <= 0:
             return Leased((), 0)
@@ -168,6 +184,21 @@ class QueueRunner:
             for recipient in item.recipients:
                 self._resting.pop(recipient.domain, None)       # the administrator wants it tried now
         return leased
+
+    async def _shifted_now_ms(self) -> int:
+        """The time now; the queue is of the same time, also where somebody has just set the clock."""
+        now_ms = self._wall.now_ms()
+        if by_ms := self._wall.set_by_ms - self._shifted_ms:
+            log.warning("the clock was set by %+.0f s; what waits in the queue is moved along", by_ms / 1000)
+            await self._store.commit(ShiftQueue(by_ms, now_ms, self._wall.unsure_ms))
+            self._shifted_ms += by_ms
+            self._wall.seen_to()
+        return now_ms
+
+    def _item_now_ms(self, attempt: Attempt) -> int:
+        """The time now, as the item's own times know it."""
+        now_ms = self._wall.now_ms()
+        return now_ms - (self._wall.set_by_ms - attempt.set_by_ms)
 
     async def _pause(self, next_due_ms: int) -> None:
         """Until the doorbell, the next due time, or the poll."""
@@ -185,9 +216,10 @@ class QueueRunner:
     # -- one message --
 
     async def _work(self, item: QueueItem) -> None:
+        set_by_ms = self._shifted_ms
         try:
             async with asyncio.TaskGroup() as group:
-                for attempt in await self._attempts_for(item):
+                for attempt in await self._attempts_for(item, set_by_ms):
                     group.create_task(self._try(attempt))
         except* StoreUnavailable as error:
             log.warning("message %d waits for the store: %s", item.id, error.exceptions[0])
@@ -199,7 +231,7 @@ class QueueRunner:
             self._messages -= 1
             self._doorbell.set()
 
-    async def _attempts_for(self, item: QueueItem) -> list[Attempt]:
+    async def _attempts_for(self, item: QueueItem, set_by_ms: int) -> list[Attempt]:
         by_destination: defaultdict[str, list[QueuedRecipient]] = defaultdict(list)
         hosted: dict[str, bool] = {}
         for recipient in item.recipients:
@@ -208,7 +240,7 @@ class QueueRunner:
                 hosted[domain] = not domain or await self._store.domain(domain) is not None
             by_destination[LOCAL if hosted[domain] else domain].append(recipient)
         return [
-            Attempt(item, destination, tuple(recipients[start : start + RECIPIENTS_PER_ATTEMPT]))
+            Attempt(item, destination, tuple(recipients[start : start + RECIPIENTS_PER_ATTEMPT]), set_by_ms)
             for destination, recipients in by_destination.items()
             for start in range(0, len(recipients), RECIPIENTS_PER_ATTEMPT)
         ]
@@ -238,13 +270,13 @@ class QueueRunner:
 
     async def _outcomes(self, attempt: Attempt) -> dict[int, Outcome]:
         destination = attempt.destination
-        if destination in self._resting and self._resting[destination][0] > self._clock.now_ms():
+        if destination in self._resting and self._resting[destination][0] > self._clock.monotonic_s():
             return self._same(attempt, self._resting[destination][1])
         try:
             if destination == LOCAL:        # never waits for a slow server elsewhere
                 return await self._local.deliver(attempt.item, attempt.recipients)
             async with self._attempts, asyncio.timeout(ATTEMPT_S):
-                if self._clock.now_ms() > attempt.until_ms - ATTEMPT_S * 1000:
+                if self._item_now_ms(attempt) > attempt.until_ms - ATTEMPT_S * 1000:
                     return self._same(attempt, CROWDED)
                 outcomes = await self._relay.deliver(attempt.item, attempt.recipients)
         except StoreUnavailable:
@@ -265,13 +297,14 @@ class QueueRunner:
         """RFC 5321 §4.5.4.1: a host that does not answer is left alone for a while, whoever the mail is from."""
         unreachable = [one for one in outcomes.values() if one.kind is OutcomeKind.DEFERRED and one.status.startswith("4.4.")]
         if outcomes and len(unreachable) == len(outcomes):
-            self._resting[destination] = (self._clock.now_ms() + REST_MS, unreachable[0])
+            self._resting[destination] = (self._clock.monotonic_s() + REST_S, unreachable[0])
 
     # -- what came of it --
 
     async def _settlement(self, attempt: Attempt, outcomes: dict[int, Outcome]) -> Settle:
         """What is to be recorded, the notices with it."""
-        now_ms = self._clock.now_ms()
+        now_ms = self._item_now_ms(attempt)
+        moved_ms = self._wall.set_by_ms - attempt.set_by_ms
         settled: list[RecipientOutcome] = []
         reports: list[Report] = []
         for recipient in attempt.recipients:
@@ -283,6 +316,7 @@ class QueueRunner:
             if outcome.kind is OutcomeKind.DEFERRED:
                 due_ms = next_attempt_ms(recipient.attempts + 1, now_ms, self._clock.random_float())
                 due_ms = min(due_ms, max(attempt.item.expires_ms, now_ms))
+                due_ms += moved_ms
             settled.append(RecipientOutcome(recipient.id, recipient.attempts, outcome, due_ms, action == "delayed"))
         notices = await self._notifier.notices(attempt.item, reports)
         return Settle(attempt.item.id, tuple(settled), notices)
@@ -295,7 +329,7 @@ class QueueRunner:
                 return await step()
             except (StoreUnavailable, StoreRefused) as error:
                 full = isinstance(error, StoreRefused) and error.refusal is Refusal.DISK_FULL
-                is_last = self._clock.now_ms() + wait_s * 1000 >= attempt.until_ms
+                is_last = self._item_now_ms(attempt) + wait_s * 1000 >= attempt.until_ms
                 if is_last or not (full or isinstance(error, StoreUnavailable)):
                     raise
                 if wait_s == AGAIN_S:

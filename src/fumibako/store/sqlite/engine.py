@@ -83,7 +83,7 @@ _MAIL: dict[type, _Executor] = {
 }
 _QUEUE: dict[type, _Executor] = {
     ops.Enqueue: queue.enqueue, ops.Lease: queue.lease, ops.Settle: queue.settle, ops.ChangeQueue: queue.change_queue,
-    ops.ReclaimLeases: queue.reclaim_leases,
+    ops.ReclaimLeases: queue.reclaim_leases, ops.ShiftQueue: queue.shift_queue,
 }
 _DIRECTORY: dict[type, _Executor] = {
     ops.AddDomain: directory.add_domain, ops.RemoveDomain: directory.remove_domain,

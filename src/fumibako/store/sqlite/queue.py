@@ -31,8 +31,18 @@ from fumibako.model.ops import (
     RecipientOutcome,
     ReclaimLeases,
     Settle,
+    ShiftQueue,
 )
-from fumibako.model.queue import LIFETIME_MS, MAX_CRASHES, Outcome, OutcomeKind, QueuedRecipient, QueueItem, RecipientState
+from fumibako.model.queue import (
+    LIFETIME_MS,
+    LONGEST_WAIT_MS,
+    MAX_CRASHES,
+    Outcome,
+    OutcomeKind,
+    QueuedRecipient,
+    QueueItem,
+    RecipientState,
+)
 from fumibako.store.failpoint import reach
 from fumibako.store.sqlite.database import Database, Row
 from fumibako.store.sqlite.unit import Executed, Unit, add_blob, pack, release_blob
@@ -136,9 +146,22 @@ def _take(database: Database, queue_id: int, operation: Lease, busy: str) -> lis
 
 def reclaim_leases(unit: Unit, operation: ReclaimLeases, now_ms: int) -> Executed:
     """Whether it was in hand during a crash is counted by the lease that follows."""
-    unit.database.run("UPDATE q_recipient SET due_ms = ? WHERE leased AND state = 'queued' AND due_ms > ?",
-                      operation.now_ms, operation.now_ms)
+    unit.database.run("UPDATE q_recipient SET due_ms = ?1 WHERE state = 'queued' AND (leased AND due_ms > ?1 OR due_ms > ?2)",
+                      operation.now_ms, operation.now_ms + LONGEST_WAIT_MS)
     return Counted(unit.database.changes), ()
+
+
+def shift_queue(unit: Unit, operation: ShiftQueue, now_ms: int) -> Executed:
+    """What bears a time of the last moments came after the jump, and stays. So does a due time that the clock could not give
+    before it: an outcome has just been recorded."""
+    database, by, now = unit.database, operation.by_ms, operation.now_ms
+    fresh = "BETWEEN ?2 - ?3 AND ?2"
+    database.run("UPDATE q_message SET created_ms = created_ms + ?1, expires_ms = expires_ms + ?1 "
+                 f"WHERE created_ms NOT {fresh}", by, now, operation.unsure_ms)
+    given = "due_ms <= ?2 - ?1 + ?4" if by > 0 else "due_ms > ?2"
+    database.run(f"UPDATE q_recipient SET due_ms = min(due_ms + ?1, ?2 + ?4) WHERE state IN ('queued', 'held') AND due_ms > 0 "
+                 f"AND due_ms NOT {fresh} AND {given}", by, now, operation.unsure_ms, LONGEST_WAIT_MS)
+    return Counted(database.changes), ()
 
 
 def _next_due_ms(database: Database, busy: str) -> int:
