@@ -110,13 +110,14 @@ def _time(ms: int) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """A log record as one JSON object."""
+    """A log record as one JSON object. `extra={"values": {...}}` adds fields of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": _time(int(record.created * 1000)), "level": record.levelname.lower(), "process": record.process,
             "logger": record.name, "message": record.getMessage()[:VALUE_CHARACTERS],
         }
+        line |= {name: _plain(value) for name, value in getattr(record, "values", {}).items()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)[-10 * VALUE_CHARACTERS:]
         return json.dumps(line)

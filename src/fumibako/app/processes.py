@@ -3,7 +3,7 @@
 Specification: DESIGN §4.
 Contract: a process says that it is ready once it can do its work, and returns 0 after an orderly stop at SIGTERM.
     Workers take their listening sockets from the supervisor. At SIGHUP the configuration is read anew: new sessions and
-    attempts go by it, those under way end as they began.
+    attempts go by it, those under way end as they began. At SIGUSR1 each process with an event loop tells how late it is.
 Failure: 70 when the disk or a database failed; the supervisor starts the process again, through recovery.
 """
 
@@ -15,7 +15,7 @@ import os
 import signal
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from socket import socket
 
 from fumibako.app.admission import admitted
@@ -31,6 +31,7 @@ from fumibako.faces.opening import Door, open_imap, open_pop3, refuse_imap, refu
 from fumibako.faces.pop3 import Pop3Services
 from fumibako.faces.serve import Session, run_session
 from fumibako.net.clock import Clock
+from fumibako.net.lag import LagMeter
 from fumibako.net.listen import Caps, Refuse, cap_key, serve, within
 from fumibako.net.offload import Offload
 from fumibako.net.stream import Stream
@@ -46,6 +47,7 @@ Reread = Callable[[Config], Config | None]      # what runs now -> what to run w
 OpenSession = Callable[[Stream], Awaitable[Session]]
 
 log = logging.getLogger("fumibako")
+lag_log = logging.getLogger("fumibako.lag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +189,14 @@ async def run_jobs(parts: Parts, ready: Ready) -> int:
     return 0
 
 
-def run_in_loop(config: Config, clock: Clock, work: Callable[[Parts], Awaitable[int]]) -> int:
-    """An event loop with a store and everything built on it; closes them again. Returns what `work` returns."""
+def run_in_loop(name: str, config: Config, clock: Clock, work: Callable[[Parts], Awaitable[int]]) -> int:
+    """An event loop with a store and everything built on it; closes them again. Returns what `work` returns.
+
+    name: of the process, in what it tells about itself.
+    """
     async def main() -> int:
         offload = Offload()
+        _tell_lag(name, LagMeter(clock))
         async with remote_store(config.directory, offload) as store:
             code = await work(build_parts(config, store, clock, offload))
         offload.close()
@@ -198,6 +204,15 @@ def run_in_loop(config: Config, clock: Clock, work: Callable[[Parts], Awaitable[
 
     with asyncio.Runner(loop_factory=_loop_factory(config.server.loop)) as runner:
         return runner.run(main())
+
+
+def _tell_lag(name: str, meter: LagMeter) -> None:
+    """Measure this loop; SIGUSR1: one line in the log about the time since the last such line."""
+    def tell() -> None:
+        lag_log.info("event loop lag", extra={"values": {"role": name, **asdict(meter.take())}})
+
+    meter.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -136,8 +136,9 @@ class Server:
         def fail() -> None:
             os._exit(70)    # every session's success now would be a lie
         signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)       # until the loop listens to it
         with storage_thread(self._config.directory, self._storage[0], self._clock.now_ms, fail):
-            return run_in_loop(self._config, self._clock, lambda parts: self._alone(parts, ready))
+            return run_in_loop("alone", self._config, self._clock, lambda parts: self._alone(parts, ready))
 
     async def _alone(self, parts: Parts, ready: Ready) -> int:
         def announce() -> None:
@@ -158,7 +159,8 @@ class Server:
         yield Role("storage", self._run_storage)
         yield Role("jobs", self._run_jobs)
         for number, sockets in enumerate(self._workers):
-            yield Role(f"worker {number}", self._worker(sockets))
+            name = f"worker {number}"
+            yield Role(name, self._worker(name, sockets))
 
     def _run_storage(self, ready: Ready) -> int:
         self._keep_only(self._storage)
@@ -166,12 +168,12 @@ class Server:
 
     def _run_jobs(self, ready: Ready) -> int:
         self._keep_only([])
-        return run_in_loop(self._config, self._clock, lambda parts: run_jobs(parts, ready))
+        return run_in_loop("jobs", self._config, self._clock, lambda parts: run_jobs(parts, ready))
 
-    def _worker(self, sockets: Sockets) -> Callable[[Ready], int]:
+    def _worker(self, name: str, sockets: Sockets) -> Callable[[Ready], int]:
         def run(ready: Ready) -> int:
             self._keep_only([opened for found in sockets.values() for opened in found])
-            return run_in_loop(self._config, self._clock, _serve(sockets, ready))
+            return run_in_loop(name, self._config, self._clock, _serve(sockets, ready))
         return run
 
     def _keep_only(self, own: list[socket]) -> None:

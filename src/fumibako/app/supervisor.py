@@ -4,6 +4,7 @@ Specification: DESIGN §4.
 Contract: roles start in the given order, each ready before the next begins, and stop in the reverse order; a role that
     dies later is started again (at once after a long life, slower and slower after short ones, for ever: what the others
     do goes on, and systemd's watchdog sees to a server whose storage does not come back). A second SIGTERM ends at once.
+    SIGUSR1 is handed on to every role.
     A child dies with its supervisor (PR_SET_PDEATHSIG), so that nothing keeps the data directory locked.
 Failure: a role that dies before it was ready the first time ends everything with exit code 1; it has said why itself.
 """
@@ -95,7 +96,7 @@ class Supervisor:
         os.set_blocking(self._signals_fd, False)
         os.set_blocking(write_fd, False)
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
 
     def _read_signals(self) -> None:
@@ -128,8 +129,8 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        # Ctrl-C reaches the whole terminal group; only the supervisor acts on it. SIGHUP is for those who listen to it.
-        for number in (signal.SIGINT, signal.SIGHUP):
+        # Ctrl-C reaches the whole terminal group; only the supervisor acts on it. The others are for those who listen to them.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
         die_with_parent(parent)
         code = 70
@@ -172,6 +173,8 @@ class Supervisor:
         self._read_signals()
         if signal.SIGHUP in self._received and self.reload():
             self._tell(signal.SIGHUP)
+        if signal.SIGUSR1 in self._received:
+            self._tell(signal.SIGUSR1)
         if signal.SIGHUP in self._received and self.manager:
             self.manager.ready(self._status())
         self._received &= {signal.SIGTERM, signal.SIGINT}
