@@ -70,8 +70,8 @@ def _latency(results: dict[str, Any]) -> list[str]:
     if not rows:
         return []
     lines = ["## Waiting for 250", "",
-             "10 mailboxes; each session sends its next 4 KB message on its connection as soon as it has its 250. From the end of",
-             "a message to its 250; how late the event loop of the worst worker is, and an answer of the storage process.", ""]
+             "10 mailboxes; each session sends its next 4 KB message on its connection as soon as it has its 250. From the end",
+             "of a message to its 250; how late the event loop of the worst worker is, and an answer of the storage process.", ""]
     head = ("", "messages/s", "p50, ms", "p99, ms", "max, ms", "loop: p99 / max, ms", "storage: p99 / max, ms")
     pairs = [(name, sessions) for name in _names(rows) for sessions in sorted({row["sessions"] for row in rows})]
     return lines + markdown_table(head, [
