@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import delivery, fetch, idle, report
+from bench import delivery, fetch, idle, latency, report
 from bench.machine import description, work_directory
 from bench.peers import Dovecot, Postfix
 from bench.servers import Fumibako, Server
 
 FETCH_USER = "reader"
 MAILBOXES = tuple(f"user{number}" for number in range(10))
+LATENCY_ROUNDS = 3
 OWN_HOST, MAILDIR_HOST, LMTP_HOST, DOVECOT_HOST = "127.77.0.1", "127.77.0.2", "127.77.0.3", "127.77.0.4"
 
 
@@ -24,14 +25,17 @@ def main() -> None:
     options = _options()
     results: dict[str, Any] = {
         "begun": datetime.now(UTC).isoformat(timespec="seconds"), "machine": description(), "load": os.getloadavg()[0],
-        "delivery": {}, "fetch": [], "fetch_messages": options.fetch_messages, "idle": [],
+        "delivery": {}, "latency": [], "fetch": [], "fetch_messages": options.fetch_messages, "idle": [],
     }
     with work_directory() as place:
         print("delivery", flush=True)
         with _delivering(place / "delivery", options.uvloop) as servers:
-            for title, users in (("one mailbox", MAILBOXES[:1]), (f"{len(MAILBOXES)} mailboxes", MAILBOXES)):
-                print(f" {title}", flush=True)
-                results["delivery"][title] = delivery.measure(servers, users, options.messages, options.rounds)
+            for load in delivery.LOADS:
+                print(f" {load.title}", flush=True)
+                results["delivery"][load.title] = delivery.measure(servers, MAILBOXES, load, options.messages, options.rounds)
+            print("latency", flush=True)
+            own = [server for server in servers if isinstance(server, Fumibako)]
+            results["latency"] = latency.measure(own, MAILBOXES, options.seconds, LATENCY_ROUNDS)
         if options.fetch_messages:
             print("fetch", flush=True)
             with _reading(place / "reading") as servers:
@@ -45,6 +49,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--messages", type=int, default=3000, help="a turn of delivery")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each server, at least 3")
+    parser.add_argument("--seconds", type=float, default=5.0, help="a turn of latency")
     parser.add_argument("--fetch-messages", type=int, default=10_000, help="in the mailbox; 0: delivery only")
     parser.add_argument("--connections", type=int, default=300, help="that wait in IDLE")
     parser.add_argument("--uvloop", action=argparse.BooleanOptionalAction, default=True, help="also measure Fumibako on uvloop")

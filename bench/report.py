@@ -49,20 +49,42 @@ def format_page(results: dict[str, Any]) -> str:
         "",
         "![Messages per second into the mailbox](bench.svg)",
         "",
-        *_delivery(results), *_fetch(results), *_idle(results),
+        *_delivery(results), *_latency(results), *_fetch(results), *_idle(results),
     ])
 
 
 def _delivery(results: dict[str, Any]) -> list[str]:
     lines = ["## Delivery", "",
-             "smtp-source: 20 sessions, 4 KB a message, a connection each, counted until every message is in its mailbox.",
-             "Everybody syncs before 250.", ""]
+             "smtp-source: 20 sessions, 4 KB a message, a connection each where not said otherwise; counted until every message",
+             "is in its mailbox. Everybody syncs before 250.", ""]
     for title, rows in results["delivery"].items():
         rates = {name: _median(rows, name, "messages_per_s") for name in _names(rows)}
         table = [(name, f"{rate:,.0f}", f"{_median(rows, name, 'accepted_per_s'):,.0f}",
                   f"{_median(rows, name, 'cpu_ms'):.2f}", f"{rates[OWN] / rate:.2f}") for name, rate in rates.items()]
         lines += markdown_table((title, "messages/s", "accepted/s", "CPU ms/message", f"{OWN} is … times as fast"), table)
     return lines
+
+
+def _latency(results: dict[str, Any]) -> list[str]:
+    rows: Rows = results.get("latency", [])
+    if not rows:
+        return []
+    lines = ["## Waiting for 250", "",
+             "10 mailboxes; each session sends its next 4 KB message on its connection as soon as it has its 250. From the end",
+             "of a message to its 250; how late the event loop of the worst worker is, and an answer of the storage process.", ""]
+    head = ("", "messages/s", "p50, ms", "p99, ms", "max, ms", "loop: p99 / max, ms", "storage: p99 / max, ms")
+    pairs = [(name, sessions) for name in _names(rows) for sessions in sorted({row["sessions"] for row in rows})]
+    return lines + markdown_table(head, [
+        _waited(f"{name}, {sessions} sessions", [row for row in rows if (row["server"], row["sessions"]) == (name, sessions)])
+        for name, sessions in pairs])
+
+
+def _waited(title: str, rows: Rows) -> tuple[str, ...]:
+    def middle(*names: str) -> str:
+        return f"{median(row[names[0]] if len(names) == 1 else row[names[0]][names[1]] for row in rows):,.0f}"
+    return (title, middle("messages_per_s"), middle("reply", "p50_ms"), middle("reply", "p99_ms"), middle("reply", "max_ms"),
+            f"{middle('loop_p99_ms')} / {middle('loop_max_ms')}",
+            f"{middle('storage', 'p99_ms')} / {middle('storage', 'max_ms')}")
 
 
 def _fetch(results: dict[str, Any]) -> list[str]:

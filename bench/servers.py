@@ -68,6 +68,7 @@ class Fumibako:
     """Fumibako as `init` makes it, but for addresses, and for logins without TLS on loopback."""
 
     def __init__(self, directory: Path, users: Sequence[str], host: str, loop: str = "asyncio") -> None:
+        self.directory = directory
         self.name = "Fumibako" if loop == "asyncio" else f"Fumibako ({loop})"
         self.host = host
         make_directory(directory, host, loop=loop)
@@ -86,6 +87,17 @@ class Fumibako:
         if self._process.poll() is not None:
             raise RuntimeError(self._log.read_text()[-2000:])
         return b"\nready\n" in self._log.read_bytes()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def loops(self) -> int:
+        """How many of its processes have an event loop: all that the supervisor started, but for storage."""
+        return len(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()) - 1
 
     def delivered(self) -> int:
         return sum(client.messages("INBOX") for client in self._clients)

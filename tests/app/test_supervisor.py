@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -96,6 +97,16 @@ def test_a_role_that_was_ready_and_died_before_anybody_looked_is_started_again(t
 
     assert in_child(supervise) == 0
     assert log.read_text().split("\n")[:3] == ["life", "all ready", "life"]
+
+
+def test_a_role_shares_what_was_imported_before_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    def counting(ready: Callable[[], None]) -> int:
+        note(log, "shared" if gc.get_freeze_count() > 1_000 else "its own")
+        return 1
+    assert in_child(lambda: Supervisor([Role("counting", counting)]).run(lambda: None)) == 1
+    assert log.read_text() == "shared\n"
 
 
 def test_a_role_that_cannot_start_ends_everything(tmp_path: Path) -> None:

@@ -415,7 +415,7 @@ class WatchQueue(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Ping(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Answer: Done, once everything before it on this connection is answered."""
+    """Answer: Done, after the Changes of everything that was answered before it."""
 
 
 class Pin(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -19,7 +19,7 @@ from fumibako.model.ops import Expunge, Expunged, LockMaildrop, Refusal, UnlockM
 from fumibako.proto.message.surrogate import HEADER_OCTETS, format_surrogate, header_end
 from fumibako.services.message_access import MessageAccess
 from fumibako.services.views import Stay
-from fumibako.store.base import BATCH_UIDS, Store, StoreRefused, expect
+from fumibako.store.base import PIECE_UIDS, Store, StoreRefused, expect
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Maildrop:
     async def update(self, messages: Sequence[DropMessage]) -> None:
         """RFC 1939 §6: removes them for good."""
         uids = [Uid(message.entry.uid) for message in messages]
-        for start in range(0, len(uids), BATCH_UIDS):
-            batch = tuple(uids[start : start + BATCH_UIDS])
+        for start in range(0, len(uids), PIECE_UIDS):
+            batch = tuple(uids[start : start + PIECE_UIDS])
             operation = Expunge(self._account.id, self._mailbox.id, batch, only_deleted=False)
             expect(await self._store.commit(operation), Expunged)
 

@@ -2,7 +2,7 @@ r"""A selected mailbox: what one session sees of it, and what it does to its mes
 
 Specification: RFC 9051 §6.4 (STORE, MOVE, EXPUNGE), RFC 7162 §3.1.3 (UNCHANGEDSINCE), RFC 3501 §2.3.2 (\Recent).
 Contract: positions are 0-based places in `view`; only the first `told` of them may be named to the client. Changes
-    of flags, moves and expunges are cut into operations of at most BATCH_UIDS messages, others run in between.
+    of flags, moves and expunges are cut into operations of at most PIECE_UIDS messages, others run in between.
 Failure: StoreRefused and StoreUnavailable pass through; what was done before stays done.
 """
 
@@ -18,7 +18,7 @@ from fumibako.model.ops import ClaimRecent, Copied, Expunge, Expunged, FlagMode,
 from fumibako.model.view import View
 from fumibako.proto.imap.commands import STAR, SequenceSet
 from fumibako.services.views import News, Tracker, recent_count
-from fumibako.store.base import BATCH_UIDS, Store, StoreRefused, expect
+from fumibako.store.base import PIECE_UIDS, Store, StoreRefused, expect
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Selection:
         return [at for low, high in self.spans(numbers, uid=uid) for at in range(low, high)]
 
     def pieces(self, numbers: SequenceSet, *, uid: bool) -> Iterator[list[int]]:
-        """`positions` in pieces of at most BATCH_UIDS, each made when it is asked for."""
+        """`positions` in pieces of at most PIECE_UIDS, each made when it is asked for."""
         return _pieces(self.spans(numbers, uid=uid))
 
     def spans(self, numbers: SequenceSet, *, uid: bool) -> list[tuple[int, int]]:
@@ -221,10 +221,10 @@ def _pieces(spans: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
     piece: list[int] = []
     for low, high in spans:
         while low < high:
-            end = min(high, low + BATCH_UIDS - len(piece))
+            end = min(high, low + PIECE_UIDS - len(piece))
             piece += range(low, end)
             low = end
-            if len(piece) == BATCH_UIDS:
+            if len(piece) == PIECE_UIDS:
                 yield piece
                 piece = []
     if piece:
@@ -233,5 +233,5 @@ def _pieces(spans: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
 
 def batches(uids: Sequence[int]) -> Iterator[tuple[Uid, ...]]:
     """What one operation may name."""
-    for start in range(0, len(uids), BATCH_UIDS):
-        yield tuple(Uid(uid) for uid in uids[start : start + BATCH_UIDS])
+    for start in range(0, len(uids), PIECE_UIDS):
+        yield tuple(Uid(uid) for uid in uids[start : start + PIECE_UIDS])

@@ -22,7 +22,10 @@ from fumibako.model.queue import QueueItem
 from fumibako.model.view import View
 
 INLINE_OCTETS = 256 * 1024      # a larger body is streamed to DIR/spool and only named in the operation (DESIGN §4)
-BATCH_UIDS = 2_000              # SetFlags, Move and Expunge are cut into operations of at most this many
+BATCH_UIDS = 2_000              # what one operation or one read may name
+# SetFlags, Move and Expunge are cut into operations of this many: 2 to 3 ms of work, after which others have their turn.
+# Smaller ones cost everybody more, for what an operation costs besides its rows; larger ones let others wait longer.
+PIECE_UIDS = 500
 
 
 class StoreRefused(Exception):

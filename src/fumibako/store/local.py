@@ -25,10 +25,10 @@ from fumibako.store.reading import ReadingStore
 from fumibako.store.spool import Offload, offload_to_thread
 from fumibako.store.sqlite.engine import Engine, EngineFailed
 from fumibako.store.sqlite.reader import Reader
+from fumibako.store.turns import Turns
 
 _log = logging.getLogger(__name__)
 
-BATCH = 128
 IDLE_S = 5.0        # without operations before a piece of housekeeping
 PAUSE_S = 0.05      # the same while there is more to tidy
 BUSY_MS = (30_000, 1_000)       # a store that is never idle does a piece as often as this; the same while there is more
@@ -50,8 +50,10 @@ class LocalStore(ReadingStore):
         self._now_ms = now_ms
         self._memory = Memory(self.engine.uid_next)
         self._loop = asyncio.get_running_loop()
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._handed_over: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting: Turns[_Waiting] = Turns(lambda waiting: waiting[0])      # the thread's own
         self._untidy, self._tidied_ms = False, now_ms()
+        self._running = True
         self._thread = threading.Thread(target=self._write, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -59,23 +61,22 @@ class LocalStore(ReadingStore):
         if self.failed or not self._thread.is_alive():
             raise StoreUnavailable("the store has stopped")
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._waiting.put((operation, future))
+        self._handed_over.put((operation, future))
         # An operation that was handed over happens whether or not anybody waits for it any more.
         return await asyncio.shield(future)
 
     async def close(self) -> None:
         """What was handed over is finished first."""
         if self._thread.is_alive():
-            self._waiting.put(None)
+            self._handed_over.put(None)
             await asyncio.to_thread(self._thread.join)
             self._reader.close()
 
     # -- in the writer's thread --
 
     def _write(self) -> None:
-        running = True
-        while running:
-            batch, running = self._next_batch()
+        while self._running or self._waiting:
+            batch = self._next_batch()
             if batch and not self.failed:
                 self._execute(batch)
                 if not self.failed and abs(self._now_ms() - self._tidied_ms) >= BUSY_MS[self._untidy]:
@@ -84,19 +85,19 @@ class LocalStore(ReadingStore):
                 self._answer(partial(self._fail, batch))
         self.engine.close()
 
-    def _next_batch(self) -> tuple[list[_Waiting], bool]:
-        batch: list[_Waiting] = []
+    def _next_batch(self) -> list[_Waiting]:
         wait_s = PAUSE_S if self._untidy else IDLE_S
         try:
-            while len(batch) < BATCH:
-                waiting = self._waiting.get_nowait() if batch else self._waiting.get(timeout=wait_s)
-                if waiting is None:
-                    return batch, False
-                batch.append(waiting)
+            while self._running:
+                handed = self._handed_over.get_nowait() if self._waiting else self._handed_over.get(timeout=wait_s)
+                if handed is None:
+                    self._running = False
+                else:
+                    self._waiting.add(handed)
         except queue.Empty:
-            if not batch and not self.failed:
+            if not self._waiting and not self.failed:
                 self._housekeep()
-        return batch, True
+        return self._waiting.take()
 
     def _housekeep(self) -> None:
         self._tidied_ms, self._untidy = self._now_ms(), False

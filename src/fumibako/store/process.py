@@ -16,7 +16,6 @@ import selectors
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import count
@@ -44,10 +43,10 @@ from fumibako.store.base import StoreRefused, StoreUnavailable
 from fumibako.store.failpoint import reach
 from fumibako.store.memory import Memory
 from fumibako.store.sqlite.engine import Engine, EngineFailed
+from fumibako.store.turns import Turns
 
 _log = logging.getLogger(__name__)
 
-BATCH = 128
 IDLE_S = 5.0                            # without requests before a piece of housekeeping
 PAUSE_S = 0.05                          # the same while there is more to tidy
 BUSY_MS = (30_000, 1_000)               # a store that is never idle does a piece as often as this; the same while there is more
@@ -93,7 +92,7 @@ class StorageServer:
         self._memory = Memory(engine.uid_next)
         self._connections: dict[int, _Connection] = {}
         self._holders = count(1)
-        self._requests: deque[tuple[_Connection, Request]] = deque()
+        self._requests: Turns[tuple[_Connection, Request]] = Turns(lambda waiting: waiting[1].operation)
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._stopping = False
@@ -189,7 +188,7 @@ class StorageServer:
         match frame:
             case Request() if connection.greeted:
                 connection.waiting += 1
-                self._requests.append((connection, frame))
+                self._requests.add((connection, frame))
                 self._set_events(connection)
             case Hello(version=version) if not connection.greeted and version == PROTOCOL_VERSION:
                 connection.greeted = True
@@ -265,11 +264,9 @@ class StorageServer:
         """While the work stands still: only what the one who froze it says about it."""
         freezer = self._memory.freezer
         if freezer is None:
-            return [self._requests.popleft() for _ in range(min(BATCH, len(self._requests)))]
-        batch = [(connection, request) for connection, request in self._requests
-                 if connection.holder == freezer and isinstance(request.operation, MemoryOperation)]
-        self._requests = deque(waiting for waiting in self._requests if waiting not in batch)
-        return batch
+            return self._requests.take()
+        return self._requests.take_short(
+            lambda waiting: waiting[0].holder == freezer and isinstance(waiting[1].operation, MemoryOperation))
 
     def _remember(self, operation: MemoryOperation, connection: _Connection) -> Result:
         try:
