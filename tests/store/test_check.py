@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fumibako.model.ops import Copy, Expunge, OpenAccount
+from fumibako.proto.message.cache import Remaking, pack_index
+from fumibako.proto.message.index import Indexer
 from fumibako.store.check import check
 from fumibako.store.sqlite.database import open_reader, open_writer
 from fumibako.store.sqlite.engine import DirectoryDamaged, DirectoryInUse, Engine
-from tests.contract.building import NOW_MS
+from tests.contract.building import MESSAGE, NOW_MS
 from tests.contract.test_queue import mail
 from tests.store.sqlite.test_engine import ALICE, BOB, delivery, opened
 
@@ -66,6 +69,8 @@ def test_a_sound_directory(directory: Path) -> None:
     ("blob references", "UPDATE blob SET refs = refs + 1"),
     ("caches without blob", "INSERT INTO email_cache VALUES(77, x'00')"),
     ("segments in use about to go", "UPDATE segment SET replaced_ms = 5, sealed = 1"),
+    ("sequences", "UPDATE sqlite_sequence SET seq = 0 WHERE name = 'segment'"),
+    ("sequences", "DELETE FROM sqlite_sequence WHERE name = 'segment'"),
 ])
 def test_derived_values_are_mended(directory: Path, kind: str, sql: str) -> None:
     spoil(directory, "shard-001/mail.db", sql)
@@ -89,6 +94,11 @@ def test_derived_values_are_mended(directory: Path, kind: str, sql: str) -> None
     ("queue.db", "messages without recipient", "DELETE FROM q_recipient"),
     ("queue.db", "recipients without message", "DELETE FROM q_message"),
     ("control.db", "accounts without domain", "DELETE FROM domain"),
+    ("queue.db", "sequences of no table", "UPDATE sqlite_sequence SET name = name || 'x'"),
+    ("shard-001/mail.db", "damaged changes", "UPDATE change SET modseq = modseq + 1000 WHERE modseq = 1"),
+    ("shard-001/mail.db", "damaged changes", "UPDATE change SET data = x'00' WHERE modseq = 1"),
+    ("shard-001/mail.db", "altered schema", "CREATE INDEX extra ON email(guid)"),
+    ("control.db", "altered schema", "ALTER TABLE secret RENAME COLUMN value TO valuf"),
     ("control.db", "holds of nobody", "INSERT INTO hold VALUES(77, '', 'x@example.jp', 1)"),
 ])
 def test_what_cannot_be_derived_is_reported(directory: Path, name: str, kind: str, sql: str) -> None:
@@ -203,3 +213,35 @@ def test_what_is_left_in_the_spool_is_no_damage_and_not_said_to_be_repaired(dire
     report = check(directory, repair=repair, now_ms=NOW_MS)
     assert (report.findings, report.sound, report.unfinished) == ((), True, 1)
     assert (directory / "spool" / "left").read_bytes() == b"half a body"
+
+
+def test_ids_go_on_behind_those_that_were_given(directory: Path) -> None:
+    """The name of the counter is a bit away from its own: SQLite would begin behind the largest id that is left."""
+    spoil(directory, "shard-001/mail.db", "UPDATE sqlite_sequence SET name = 'segmenu', seq = 77")
+    assert {one.kind for one in check(directory).findings} == {"sequences of no table", "sequences"}
+    assert check(directory, repair=True, now_ms=NOW_MS).sound
+    assert rows(directory, "SELECT * FROM sqlite_sequence") == [("segment", 77)] and check(directory).findings == ()
+
+
+def test_a_cache_that_says_another_thing_than_the_message_is_made_anew(directory: Path) -> None:
+    """Whatever bit of it turned over: it can be told from the octets."""
+    def checked(**options: object) -> tuple[object, ...]:
+        return check(directory, remaking=Remaking, now_ms=NOW_MS, **options).findings
+
+    indexer = Indexer()
+    indexer.feed(MESSAGE)
+    right = pack_index(indexer.close())
+    spoil(directory, "shard-001/mail.db", f"UPDATE email_cache SET data = x'{right.hex()}'")
+    assert checked() == ()
+    older = msgspec.msgpack.encode([*msgspec.msgpack.decode(right)[:10], msgspec.Raw(msgspec.msgpack.encode(
+        msgspec.msgpack.decode(right)[10]))])
+    spoil(directory, "shard-001/mail.db", f"UPDATE email_cache SET data = x'{older.hex()}'")
+    assert checked() == ()      # of before there was a note on ASCII
+    for at in range(len(right)):
+        wrong = right[:at] + bytes([right[at] ^ 1]) + right[at + 1 :]
+        spoil(directory, "shard-001/mail.db", f"UPDATE email_cache SET data = x'{wrong.hex()}' WHERE blob_id = 4294967296")
+        (found,) = checked()
+        assert (found.kind, found.count, found.repaired) == ("damaged caches", 1, False), at
+    (found,) = checked(repair=True)
+    assert (found.kind, found.repaired) == ("damaged caches", True)
+    assert checked() == () and len(rows(directory, "SELECT 1 FROM email_cache")) == 1

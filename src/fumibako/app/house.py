@@ -34,6 +34,7 @@ from fumibako.net.clock import Clock
 from fumibako.net.listen import ListenError
 from fumibako.net.offload import Offload
 from fumibako.net.tls import TlsFileError, make_self_signed
+from fumibako.proto.message.cache import Remaking
 from fumibako.services.migrate.exporting import Exporting
 from fumibako.services.migrate.importing import Importing
 from fumibako.services.recall import Recalled, Wanted
@@ -147,7 +148,7 @@ class House:
         self._need_made(directory)
         try:
             with _said_plainly():
-                report = check(directory, repair=repair, now_ms=self.now_ms())
+                report = check(directory, repair=repair, now_ms=self.now_ms(), remaking=Remaking)
         except DirectoryInUse:
             raise HouseError(N_("{directory} is in use: stop the server first"), directory=directory) from None
         return CheckReport(tuple(Finding(one.kind, one.place, one.count, one.examples, one.repaired) for one in report.findings),

@@ -14,16 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import apsw
 
 from fumibako.store.disk import DiskIO
-from fumibako.store.schema import NewerSchema, SchemaError, verify
+from fumibako.store.schema import NewerSchema, SchemaError, shape, shape_of, verify
 from fumibako.store.segment import SegmentReader, segment_numbers, segment_path
 from fumibako.store.sqlite.database import Database, open_reader, open_writer
 from fumibako.store.sqlite.engine import DirectoryDamaged, Engine
 from fumibako.store.sqlite.layout import CONTROL, QUEUE, SHARD, SPOOL, shard_directory
 from fumibako.store.sqlite.mail import RECOVERABLE_MS
+from fumibako.store.sqlite.reader import parse_change
 from fumibako.store.sqlite.rules import CONTROL_RULES, QUEUE_RULES, SHARD_RULES, SIZES, Rule
 
 ORPHANED = "orphaned"
@@ -59,8 +61,19 @@ class Report:
         return all(finding.repaired for finding in self.findings)
 
 
-def check(directory: Path, *, repair: bool = False, now_ms: int = 0, disk: DiskIO | None = None) -> Report:
-    """Look at everything; with `repair` mend what is derived. now_ms: what mended messages without entries are kept from."""
+class Remaking(Protocol):
+    """Makes what is cached of a body anew while its octets go by (see proto.message.cache)."""
+
+    def feed(self, chunk: bytes) -> None: ...
+
+    def fits(self, data: bytes) -> bool:
+        """Whether the cache is what the octets say."""
+
+
+def check(directory: Path, *, repair: bool = False, now_ms: int = 0, disk: DiskIO | None = None,
+          remaking: Callable[[], Remaking] | None = None) -> Report:
+    """Look at everything; with `repair` mend what is derived. now_ms: what mended messages without entries are kept from;
+    remaking: to compare caches with bodies, None: they are not looked at."""
     disk = disk or DiskIO()
     if repair:
         try:
@@ -69,20 +82,23 @@ def check(directory: Path, *, repair: bool = False, now_ms: int = 0, disk: DiskI
         except NewerSchema:
             raise
         except (DirectoryDamaged, SchemaError):
-            return _Check(directory, disk, False, now_ms).run()     # nothing can be mended where nothing can be opened
+            return _Check(directory, disk, False, now_ms, remaking).run()     # nothing can be mended where nothing can be opened
         try:
-            return _Check(directory, disk, True, now_ms).run()
+            return _Check(directory, disk, True, now_ms, remaking).run()
         finally:
             engine.close()
-    return _Check(directory, disk, False, now_ms).run()
+    return _Check(directory, disk, False, now_ms, remaking).run()
 
 
 class _Check:
-    def __init__(self, directory: Path, disk: DiskIO, repair: bool, now_ms: int) -> None:
+    def __init__(self, directory: Path, disk: DiskIO, repair: bool, now_ms: int,
+                 remaking: Callable[[], Remaking] | None) -> None:
+        self._remaking = remaking
         self._directory, self._disk, self._repair, self._now_ms = directory, disk, repair, now_ms
         self._findings: list[Finding] = []
         self._messages = self._octets = 0
         self._shards: set[str] = set()
+        self._misfits: list[int] = []           # and of which the cache says another thing than the octets
         self._wrong_sizes: list[int] = []       # blobs of the database under way whose record says another size
 
     def run(self) -> Report:
@@ -98,7 +114,20 @@ class _Check:
 
     def _look_at_shard(self, name: str, shard: Database) -> None:
         self._segments(shard, Path(name) / "seg")
+        self._changes(shard, name)
         self._messages += shard.row("SELECT count(*) FROM email")[0]
+
+    def _changes(self, shard: Database, name: str) -> None:
+        wrong = []
+        for account_id, modseq, at_ms, data in shard.connection.execute("SELECT account_id, modseq, at_ms, data FROM change"):
+            try:
+                change = parse_change(data)
+            except ValueError:
+                wrong.append(f"{account_id} {modseq}")
+            else:
+                if (change.account_id, change.modseq, change.at_ms) != (account_id, modseq, at_ms):
+                    wrong.append(f"{account_id} {modseq}")
+        self._note("damaged changes", f"{name}/mail.db", wrong)
 
     def _shard_directories(self) -> set[str]:
         return {name for name in self._disk.names(self._directory) if name.startswith(SHARD)}
@@ -128,13 +157,16 @@ class _Check:
             self._note("damaged database", name, faults)
 
     def _rules(self, database: Database, name: str, rules: tuple[Rule, ...]) -> None:
+        kind = {CONTROL: "control", f"{QUEUE}.db": "queue"}.get(name, "mail")
         try:
-            schema = verify(database, {CONTROL: "control", f"{QUEUE}.db": "queue"}.get(name, "mail"))
+            schema = verify(database, kind)
         except NewerSchema:
             raise       # what such a database must be like only its own program knows
         except SchemaError as error:
             self._note("unreadable database", name, [str(error)])
             return
+        altered = shape_of(database) ^ shape(kind, schema)
+        self._note("altered schema", name, sorted({one[1] for one in altered}))
         for rule in rules:
             if rule.since <= schema:
                 with self._noting(name):
@@ -165,9 +197,12 @@ class _Check:
         before = set(segment_numbers(self._disk, directory))
         rows = {row[0] for row in database.rows("SELECT id FROM segment")}
         reader = SegmentReader(self._disk, directory)
-        self._wrong_sizes = []
+        self._wrong_sizes, self._misfits = [], []
         self._note("damaged bodies", str(place), list(self._damaged(database, reader)))
         reader.close()
+        if self._repair:
+            database.many("DELETE FROM email_cache WHERE blob_id = ?", [(blob,) for blob in self._misfits])
+        self._note("damaged caches", f"{place.parent}/mail.db", list(map(str, self._misfits)), repaired=self._repair)
         used = {row[0] for row in database.rows("SELECT DISTINCT segment_id FROM blob")}
         # The server may be up: what came or went meanwhile is in one list only. After a crash a file may wait for its name.
         unborn, after = (set(segment_numbers(self._disk, directory, unborn=is_unborn)) for is_unborn in (True, False))
@@ -181,16 +216,23 @@ class _Check:
         self._note("orphaned segments", str(place), [str(number) for number in orphans], repaired=self._repair)
 
     def _damaged(self, database: Database, reader: SegmentReader) -> Iterator[str]:
+        has_caches = bool(database.row("SELECT 1 FROM sqlite_schema WHERE name = 'email_cache'"))
         for blob, number, offset, size in database.rows("SELECT id, segment_id, offset, size_octets FROM blob ORDER BY id"):
             try:
                 header, crc32 = reader.header(number, offset), 0
+                cached = database.rows("SELECT data FROM email_cache WHERE blob_id = ?", blob) if has_caches else []
+                remaking = self._remaking() if self._remaking and cached else None
                 if header.size_octets != size:
                     self._wrong_sizes.append(blob)
                 for start in range(0, size, _PIECE_OCTETS):
                     octets = reader.read(number, offset, start, min(size, start + _PIECE_OCTETS))
                     crc32 = zlib.crc32(octets, crc32)
+                    if remaking:
+                        remaking.feed(octets)
                 self._octets += size
                 if header.size_octets != size or header.crc32 != crc32:
                     yield f"{blob}: the octets are not those that were stored"
+                elif remaking and not remaking.fits(cached[0][0]):
+                    self._misfits.append(blob)
             except (OSError, OverflowError) as error:
                 yield f"{blob}: {error}"

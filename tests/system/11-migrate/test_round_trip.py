@@ -54,6 +54,7 @@ def test_octets_flags_and_dates_are_the_same(place: Place, tmp_path: Path, form:
         came = json.loads(server.say("import", str(tmp_path / "out"), BOB, "--json"))
         done = time.monotonic()
         theirs, ours = asyncio.run(_holdings(server.directory))
+        assert server.json("check") == []
     count = sum(len(messages) for _, messages in theirs.mailboxes.values())
     print(f"12 {form}: {count} messages, out {between - begun:.1f} s, in {done - between:.1f} s")
     assert (went["messages"], went["unreadable"]) == (came["imported"], []) == (count, [])

@@ -14,7 +14,7 @@ import msgspec
 
 from fumibako.proto.message.address import parse_addresses
 from fumibako.proto.message.header import parse_date
-from fumibako.proto.message.index import FIELD_NAMES, MessageIndex, Part, Summary
+from fumibako.proto.message.index import FIELD_NAMES, Indexer, MessageIndex, Part, Summary
 from fumibako.proto.message.params import Parameters
 from fumibako.proto.message.structure import format_envelope, format_structures
 from fumibako.proto.message.words import decode_words
@@ -137,6 +137,21 @@ def pack_index(index: MessageIndex) -> bytes:
         msgspec.Raw(_ENCODER.encode([_row(part, part is index.root) for part in parts])), index.ascii_headers,
     )  # fmt: skip
     return _ENCODER.encode(cached)
+
+
+class Remaking:
+    """Makes the index of a message anew from its octets, to compare one that was kept with it."""
+
+    def __init__(self) -> None:
+        self._indexer = Indexer()
+
+    def feed(self, chunk: bytes) -> None:
+        self._indexer.feed(chunk)
+
+    def fits(self, data: bytes) -> bool:
+        """Whether `data` is the index of what was fed; also where an earlier version made it, which looked at less."""
+        made = unpack_index(pack_index(self._indexer.close()))
+        return data in (_ENCODER.encode(made), _ENCODER.encode(msgspec.structs.astuple(made)[:-1]))
 
 
 def unpack_index(data: bytes) -> CachedMessage:

@@ -8,8 +8,11 @@ Failure: SchemaError in plain words where the file was written by a newer progra
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib import resources
 from pathlib import Path
+
+import apsw
 
 from fumibako.store.failpoint import reach
 from fumibako.store.sqlite.database import Database
@@ -72,6 +75,22 @@ def verify(database: Database, kind: str) -> int:
                 raise SchemaError(f"step {number} of {database.path} is not the one this Fumibako knows: "
                                   "it was written by another build; use that one, or restore a backup")
     return version
+
+
+@cache
+def shape(kind: str, version: int) -> frozenset[tuple[str, ...]]:
+    """(type, name, table, SQL) of everything in a database of that version, as far as SQL of ours made it."""
+    database = Database(Path(":memory:"), apsw.Connection(":memory:"))
+    try:
+        for sql in (_MIGRATION, *(sql for _, sql in steps(kind)[:version])):
+            database.script(sql)
+        return frozenset(shape_of(database))
+    finally:
+        database.close()
+
+
+def shape_of(database: Database) -> set[tuple[str, ...]]:
+    return set(database.rows("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
 
 
 def _checksum(sql: str) -> str:

@@ -46,7 +46,7 @@ STATEMENT_S = 5.0
 _VIEW_ROWS = 10_000
 _STEPS = 200_000        # of SQLite's machine between two looks at the clock
 
-_parse_change = msgspec.msgpack.Decoder(Change).decode
+parse_change = msgspec.msgpack.Decoder(Change).decode
 _parse_numbers = msgspec.json.Decoder(list[int]).decode
 _parse_uids = msgspec.msgpack.Decoder(list[int]).decode
 _MAILBOX_COLUMNS = ("account_id, id, name, uid_validity, uid_next, highest_modseq, total, unseen, deleted, size_octets, "
@@ -280,7 +280,7 @@ class Reader:
             if not _log_reaches(database, account_id, since):
                 return None
             rows = database.rows("SELECT data FROM change WHERE account_id = ? AND modseq > ? ORDER BY modseq", account_id, since)
-        return [_parse_change(row[0]) for row in rows]
+        return [parse_change(row[0]) for row in rows]
 
     def vanished(self, account_id: AccountId, mailbox_id: MailboxId, since: int) -> array[int] | None:
         with self._mail(account_id).take() as database, _snapshot(database):

@@ -70,6 +70,28 @@ def _wrong_sizes(table: str, key: str) -> Rule:
                 f"UPDATE {table} SET size_octets = {_WHOLE_SIZE} WHERE size_octets <> {_WHOLE_SIZE}")
 
 
+def _sequences(*tables: str) -> tuple[Rule, ...]:
+    """What AUTOINCREMENT remembers of the ids it gave: none is given twice, whatever was deleted."""
+    known = ", ".join(f"'{table}'" for table in tables)
+    stray = f"SELECT name FROM sqlite_sequence WHERE name NOT IN ({known})"
+    bare = " UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {table}) AND '{table}' NOT IN "
+                              "(SELECT name FROM sqlite_sequence)" for table in tables)
+    only = f"(SELECT count(*) FROM ({stray})) = 1 AND (SELECT count(*) FROM ({bare})) = 1"
+    return (
+        # A name that is wrong can only be that of the one table that has rows and no name.
+        Rule("sequences of no table", stray, f"UPDATE sqlite_sequence SET name = ({bare}) WHERE name IN ({stray}) AND {only}"),
+        *map(_sequence, tables))
+
+
+def _sequence(table: str) -> Rule:
+    """The number of a segment has 31 bits, so it can't jump far."""
+    jump = _JUMP_UID if table == "segment" else _JUMP
+    return Rule("sequences", f"SELECT '{table}' FROM (SELECT max(id) AS last FROM {table}) WHERE last > "
+                f"(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = '{table}')",
+                f"DELETE FROM sqlite_sequence WHERE name = '{table}'; "
+                f"INSERT INTO sqlite_sequence SELECT '{table}', max(id) + {jump} FROM {table}")
+
+
 _IN_USE = "SELECT id FROM segment WHERE replaced_ms > 0 AND id IN (SELECT segment_id FROM blob)"
 _SEGMENT_RULES = (
     Rule("two blobs in one place", "SELECT segment_id, offset FROM blob GROUP BY segment_id, offset HAVING count(*) > 1"),
@@ -108,6 +130,7 @@ SHARD_RULES = (
     Rule("blob references", _SHARD_REFS, _MEND_REFS.format(_SHARD_REFS)),
     Rule("caches without blob", "SELECT blob_id FROM email_cache WHERE blob_id NOT IN (SELECT id FROM blob)",
          "DELETE FROM email_cache WHERE blob_id NOT IN (SELECT id FROM blob)"),
+    *_sequences("outbox", "segment"),
     *_SEGMENT_RULES,
 )
 QUEUE_RULES = (
@@ -116,9 +139,11 @@ QUEUE_RULES = (
     Rule("messages without recipient", "SELECT id FROM q_message WHERE id NOT IN (SELECT message_id FROM q_recipient)"),
     Rule("messages without blob", "SELECT id FROM q_message WHERE blob_id NOT IN (SELECT id FROM blob)"),
     Rule("blob references", _QUEUE_REFS, _MEND_REFS.format(_QUEUE_REFS)),
+    *_sequences("q_message", "q_recipient", "segment"),
     *_SEGMENT_RULES,
 )
 CONTROL_RULES = (
+    *_sequences("domain", "principal"),
     Rule("accounts without domain", "SELECT address FROM principal WHERE domain_id NOT IN (SELECT id FROM domain)"),
     Rule("aliases without domain", "SELECT address_key FROM alias WHERE domain_id NOT IN (SELECT id FROM domain)"),
     Rule("accounts without shard", "SELECT address FROM principal WHERE shard NOT IN (SELECT id FROM shard)"),
