@@ -74,6 +74,13 @@ class Soak:
     movers: list[Mover] = field(default_factory=list)
 
     async def run(self, minutes: float) -> dict[str, Any]:
+        async with asyncio.TaskGroup() as group:
+            other = group.create_task(self._other_server())
+            found = await self._run(minutes)
+            other.cancel()
+        return found
+
+    async def _run(self, minutes: float) -> dict[str, Any]:
         self.up.set()
         begun_s = time.monotonic()
         await self._load(CALIBRATION)
@@ -105,7 +112,7 @@ class Soak:
             mover.stopping = False
         async with asyncio.TaskGroup() as group:
             moving = [group.create_task(mover.run()) for mover in self.movers]
-            beside = [group.create_task(one()) for one in (self._outgoing, self._other_server, self._readers, self._samples)]
+            beside = [group.create_task(one()) for one in (self._outgoing, self._readers, self._samples)]
             end_s = time.monotonic() + seconds
             while time.monotonic() < end_s:
                 begun_s = time.monotonic()
@@ -146,14 +153,17 @@ class Soak:
                 self.outgoing.append(letter.id)
 
     async def _other_server(self) -> None:
-        """It is there for most of each second; sessions that it has begun it ends."""
-        while not self.over.is_set():
+        """It is there for most of each second while there is work, and then for good; sessions that it has begun it ends."""
+        while True:
             server = await asyncio.start_server(self.sink.serve, self.machine.place.address, PORT, limit=1 << 24)
-            await asyncio.sleep(0.9)
-            if not self.over.is_set():
+            try:
+                await asyncio.sleep(0.9)
+                while self.over.is_set():
+                    await asyncio.sleep(0.1)
+            finally:
                 server.close()
-                self.asked["restarts"] += 1
-                await asyncio.sleep(0.1)
+            self.asked["restarts"] += 1
+            await asyncio.sleep(0.1)
 
     async def _readers(self) -> None:
         await self._every(1.0, self._read)
