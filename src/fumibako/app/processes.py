@@ -219,7 +219,8 @@ def run_in_loop(name: str, config: Config, clock: Clock, work: Callable[[Parts],
 def _tell_lag(name: str, meter: LagMeter) -> None:
     """Measure this loop; SIGUSR1: one line in the log about the time since the last such line."""
     def tell() -> None:
-        lag_log.info("event loop lag", extra={"values": {"role": name, **asdict(meter.take())}})
+        values = {"role": name, **asdict(meter.take()), "tasks": len(asyncio.all_tasks())}
+        lag_log.info("event loop lag", extra={"values": values})
 
     meter.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)

@@ -23,6 +23,7 @@ def test_each_process_tells(fresh: LiveServer, workers: str, roles: set[str]) ->
         assert set(said) == roles
         for one in said.values():
             assert 0 <= one["p50_ms"] <= one["p99_ms"] <= 2000 and one["max_ms"] >= 0 and one["window_s"] < 60
+            assert 0 < one["tasks"] < 100
     smtp_wire(fresh).close()
     assert fresh.children() == children
     fresh.stop()

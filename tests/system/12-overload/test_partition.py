@@ -1,0 +1,216 @@
+"""The network between a client and the server is cut and comes back (reliability.md, check 25): nothing is lost, and doubled only
+where the reply was."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from tests.support.clients import Wire, hand_in, imap, imap_wire, letter, messages, smtp_wire, submit, trusting
+from tests.support.mx import OtherServer
+from tests.support.server import PASSWORD, LiveServer, eventually, needs
+
+pytestmark = [pytest.mark.system, pytest.mark.root, pytest.mark.timeout(400)]
+FAR = "127.0.8.1"       # the client behind the line that is cut; everybody else is near
+LONG_CUTS_S = [pytest.param(5.0, marks=pytest.mark.long), pytest.param(30.0, marks=pytest.mark.long)]
+CUTS_S = [1.0, *LONG_CUTS_S]
+AGAIN_S = 60.0          # TCP doubles its pauses: what was cut for 30 s may need as long again
+
+
+def _nft(rules: str) -> None:
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+
+
+@contextmanager
+def cut(*sides: str) -> Iterator[None]:
+    """No packet from or to FAR arrives, or none that `sides` say. The rules live in the network of the tests."""
+    sides = sides or (f"ip daddr {FAR}", f"ip saddr {FAR}")
+    rules = "\n".join(f"add rule inet cut input {side} drop" for side in sides)
+    _nft(f"add table inet cut\nadd chain inet cut input {{ type filter hook input priority 0; }}\n{rules}\n")
+    try:
+        yield
+    finally:
+        _nft("delete table inet cut\n")
+
+
+@pytest.fixture
+def server(fresh: LiveServer) -> LiveServer:
+    needs("nft")
+    fresh.init(server__workers="2")
+    fresh.populate("example.jp", "alice", "bob")
+    fresh.start()
+    return fresh
+
+
+def _subjects(server: LiveServer) -> Counter[str]:
+    with imap(server) as client:
+        found = messages(client)
+    return Counter(one.partition(b"Subject: ")[2].partition(b"\r\n")[0].decode() for one in found)
+
+
+def _hand_in(server: LiveServer, subject: str) -> None:
+    hand_in(server.place.endpoint("smtp"), letter(subject), "bob@neighbour.example", "alice@example.jp")
+
+
+def _until_data(server: LiveServer) -> Wire:
+    """A far client that may send its message now."""
+    wire = smtp_wire(server, source=FAR)
+    wire.socket.settimeout(AGAIN_S)
+    for line in ("EHLO far.example", "MAIL FROM:<bob@neighbour.example>", "RCPT TO:<alice@example.jp>"):
+        assert wire.ask(line).startswith("250"), line
+    assert wire.ask("DATA").startswith("354")
+    return wire
+
+
+@pytest.mark.parametrize("cut_s", LONG_CUTS_S)
+def test_in_the_middle_of_a_message(server: LiveServer, cut_s: float) -> None:
+    wire = _until_data(server)
+    half = b"Subject: half\r\n\r\n" + b"one line of it\r\n" * 5_000
+    wire.send(half)
+    with cut():
+        wire.send(half[17:])
+        time.sleep(cut_s)
+        assert _subjects(server) == {}
+    wire.send(b".\r\n")
+    assert wire.reply().startswith("250 ")
+    wire.close()
+    assert _subjects(server) == {"half": 1}
+    server.stop()
+
+
+@pytest.mark.parametrize("cut_s", CUTS_S)
+def test_the_reply_is_lost(server: LiveServer, cut_s: float) -> None:
+    """The message has arrived, the 250 has not: the client sends it again, as it must (RFC 5321 §6.1). Those are there twice."""
+    for number in range(3):
+        wire = _until_data(server)
+        wire.send(b"Subject: unanswered %d\r\n\r\nhello\r\n" % number)
+        with cut(f"ip daddr {FAR}"):
+            wire.send(b".\r\n")
+            eventually(lambda number=number: f"unanswered {number}" in _subjects(server), "it has arrived")
+            time.sleep(cut_s / 3)
+            wire.socket.setblocking(False)
+            with suppress(BlockingIOError):
+                assert wire.socket.recv(100) == b"", "the reply was not lost"
+            wire.close()
+    assert set(_subjects(server).values()) == {1}
+    for subject in ("unanswered 0", "unanswered 1", "unanswered 2", "answered"):
+        _hand_in(server, subject)
+    assert _subjects(server) == {"unanswered 0": 2, "unanswered 1": 2, "unanswered 2": 2, "answered": 1}
+    server.stop()
+
+
+@pytest.mark.parametrize("cut_s", LONG_CUTS_S)
+def test_in_the_middle_of_a_handshake(server: LiveServer, cut_s: float) -> None:
+    """It goes on, or fails after its 30 seconds; the next one works, and nobody else waits."""
+    plain = socket.create_connection(server.place.endpoint("imaps"), AGAIN_S, (FAR, 0))
+    secured = trusting(server).wrap_socket(plain, server_hostname=server.hostname, do_handshake_on_connect=False)
+    secured.setblocking(False)
+    with cut():
+        with suppress(ssl.SSLWantReadError):
+            secured.do_handshake()
+        begun_s = time.monotonic()
+        imap_wire(server).close()
+        assert time.monotonic() - begun_s < 5
+        time.sleep(cut_s)
+    secured.settimeout(AGAIN_S)
+    try:
+        secured.do_handshake()
+        assert secured.recv(100).startswith(b"* OK ")
+    except (ConnectionError, ssl.SSLError):
+        assert cut_s >= 30
+    secured.close()
+    with Wire(server.place.endpoint("imaps"), tls=trusting(server), source=FAR) as wire:
+        assert wire.line().startswith("* OK ")
+    server.stop()
+
+
+@pytest.mark.parametrize("cut_s", LONG_CUTS_S)
+def test_in_idle(server: LiveServer, cut_s: float) -> None:
+    """What happened meanwhile is told when the line is back: every message, every flag."""
+    with Wire(server.place.endpoint("imaps"), tls=trusting(server), source=FAR) as wire:
+        wire.socket.settimeout(AGAIN_S)
+        wire.line()
+        for line in (f'LOGIN alice@example.jp "{PASSWORD}"', "SELECT INBOX"):
+            assert wire.command(line)[-1].startswith("a OK"), line
+        wire.send(b"b IDLE\r\n")
+        assert wire.line().startswith("+")
+        with cut():
+            for number in range(5):
+                _hand_in(server, f"while away {number}")
+            with imap_wire(server) as near:
+                near.command("SELECT INBOX")
+                assert near.command("STORE 2 +FLAGS (\\Flagged)")[-1].startswith("a OK")
+            time.sleep(cut_s)
+        told = [wire.line()]
+        while not any("FETCH" in line and "\\Flagged" in line for line in told):
+            told.append(wire.line())
+            assert told[-1], told
+        assert [line for line in told if "EXISTS" in line][-1] == "* 5 EXISTS", told
+        wire.send(b"DONE\r\n")
+        while not (line := wire.line()).startswith("b OK"):
+            assert line
+    server.stop()
+
+
+@pytest.mark.parametrize("cut_s", LONG_CUTS_S)
+def test_on_the_way_out(server: LiveServer, cut_s: float) -> None:
+    """Another server's 250 is late by the cut: it comes once the line is back, and the mail is not sent again. What found no
+    connection meanwhile is tried again, here by the administrator, who need not wait the five minutes."""
+    server.stop()
+    server.configure(relay__smarthost=f'"{FAR}:2626"')
+    server.start()
+    with _far_server(cut_s) as other:
+        for number in range(3):
+            submit(server, letter(f"cut {number}", sender="alice@example.jp"), "bob@elsewhere.example")
+        eventually(lambda: _retried(server) == [], "the queue is empty", 4 * AGAIN_S)
+    assert sorted(one.partition(b"Subject: ")[2][:5] for one in other.messages) == [b"cut 0", b"cut 1", b"cut 2"]
+    server.stop()
+
+
+def _retried(server: LiveServer) -> list[object]:
+    """What is still in the queue."""
+    server.run_cli("queue", "retry", "--all")
+    return list(server.json("queue", "list"))
+
+
+class Cutting(OtherServer):
+    """The line is cut whenever it says that it has taken a message."""
+
+    cut_s = 0.0
+
+    async def _say(self, writer: asyncio.StreamWriter, reply: str) -> bool:
+        if not reply.startswith("250 2.0.0 queued"):
+            return await super()._say(writer, reply)
+        with cut():
+            said = await super()._say(writer, reply)
+            await asyncio.to_thread(time.sleep, self.cut_s)
+        return said
+
+
+@contextmanager
+def _far_server(cut_s: float) -> Iterator[OtherServer]:
+    loop, up, over, server = asyncio.new_event_loop(), threading.Event(), asyncio.Event(), Cutting()
+    server.cut_s = cut_s
+
+    async def serve() -> None:
+        async with server.listening(FAR, 2626):
+            up.set()
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert up.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
