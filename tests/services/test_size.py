@@ -15,6 +15,7 @@ import pytest
 from fumibako.model.mailbox import Flag
 from fumibako.model.ops import AddAccount, AddDomain, Append, Appended, Expunge, SetFlags
 from fumibako.model.view import View
+from fumibako.store.base import PIECE_UIDS
 from fumibako.store.sqlite import reader as reader_module
 from fumibako.store.sqlite.engine import Engine
 from tests.contract.building import NOW_MS, PASSWORD, body
