@@ -1,4 +1,4 @@
-"""What must hold after a power cut amid a backup, a compaction, an upgrade or a restore, asked of the state's own directory.
+"""What must hold after a power cut amid a backup, an export, a compaction, an upgrade or a restore, asked of what it left.
 
 A look takes the data directory of a state, which nobody has open any more, and the cut; it gives what is wrong.
 """
@@ -6,6 +6,7 @@ A look takes the data directory of a state, which nobody has open any more, and 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import tarfile
 import tempfile
@@ -19,9 +20,11 @@ from typing import Any
 
 from fumibako.model.ids import Uid
 from fumibako.model.mailbox import SYSTEM_FLAGS
+from fumibako.proto.message.manifest import FILE_NAME
+from fumibako.services.migrate.reading import open_source
 from fumibako.store.check import check
 from fumibako.store.disk import DiskIO
-from fumibako.store.manifest import BackupFault, find_backup, read_manifest, verify
+from fumibako.store.manifest import BackupFault, read_manifest, verify
 from fumibako.store.restore import restore
 from fumibako.store.schema import steps
 from fumibako.store.sqlite.database import open_reader
@@ -99,7 +102,7 @@ class Backups:
     def __call__(self, directory: Path, cut: int) -> list[str]:
         place = directory.with_name("backups")
         done = [owed for position, owed in self.taken if position <= cut]
-        return [*_damaged(place), *(self._newest(place, done[-1]) if done else ()), *_next_backup(directory, place)]
+        return [*damaged_backups(place), *(self._newest(place, done[-1]) if done else ()), *next_backup(directory, place)]
 
     def _newest(self, place: Path, owed: set[tuple[str, str]]) -> list[str]:
         """It restores, elsewhere, to at least what was acknowledged before it began."""
@@ -124,7 +127,7 @@ def restored_letters(place: Path, directory: Path) -> list[Kept]:
     return letters_of(directory)
 
 
-def _damaged(place: Path) -> list[str]:
+def damaged_backups(place: Path) -> list[str]:
     """What bears the name of a backup is a whole one, whether its command had ended or not."""
     wrong = []
     for path in sorted(place.iterdir()) if place.exists() else ():
@@ -136,12 +139,48 @@ def _damaged(place: Path) -> list[str]:
     return wrong
 
 
-def _next_backup(directory: Path, place: Path) -> list[str]:
+def next_backup(directory: Path, place: Path) -> list[str]:
     """The next one is whole and leaves nothing that is not."""
     code, out, errors = Machine(directory, Place("")).here("backup", str(place), "--verify")
     if code:
         return [f"the next backup says {code}: {out}{errors}"]
     return [f"{left.name} was left" for left in place.glob(".unfinished*")]
+
+
+# -- export --
+
+
+@dataclass(slots=True)
+class Exports:
+    """Exports beside a data directory. taken: name, where its command had ended, and the letters it holds."""
+
+    taken: list[tuple[str, int, Counter[str]]] = field(default_factory=list)
+
+    def __call__(self, directory: Path, cut: int) -> list[str]:
+        """What has a manifest is whole, and what was taken has one."""
+        wrong = []
+        for name, position, owed in self.taken:
+            place = directory.with_name(name)
+            if (place / FILE_NAME).exists():
+                if exported_letters(place) != owed:
+                    wrong.append(f"{name} counts as an export and is not whole")
+            elif position <= cut:
+                wrong.append(f"{name} was taken and is gone, or counts as unfinished")
+        return wrong
+
+
+def exported_letters(place: Path) -> Counter[str]:
+    """SHA-256 of each letter of an export; damaged is what does not have the octets its manifest names."""
+    found = Counter[str]()
+    for mailbox in open_source(place, "").mailboxes():
+        for message in mailbox.messages:
+            try:
+                octets = b"".join(message.pieces())
+            except OSError:
+                octets = b""
+            is_whole = hashlib.sha256(octets).hexdigest() == message.sha256
+            found[letter_in(octets)[1] if is_whole else f"damaged: {message.where}"] += 1
+    return found
 
 
 # -- compaction --
@@ -269,9 +308,10 @@ class Recalling:
         return wrong + _changed(now, self.sums) + [f"check: {one.kind}" for one in check(directory).findings if not one.repaired]
 
 
-def kept_in_backup(place: Path, address: str) -> list[Kept]:
-    reader = Reader(find_backup(place))
+def kept_by(directory: Path, address: str) -> list[Kept]:
+    """The mail of one account, of which there may be none."""
+    reader = Reader(directory)
     try:
-        return list(letters_of_account(reader, address))
+        return list(letters_of_account(reader, address)) if reader.account(address) else []
     finally:
         reader.close()

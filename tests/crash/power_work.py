@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fumibako.proto.imap.client import Literal
+from fumibako.store.manifest import find_backup
 from fumibako.store.sqlite.database import open_reader
 from fumibako.store.sqlite.reader import Reader
 from tests.crash.clients import ImapPeer, SmtpPeer, dotted, imap_peer, log_in, smtp_peer
@@ -25,10 +27,11 @@ from tests.crash.power_upkeep import (
     INTO,
     Backups,
     Compacting,
+    Exports,
     Recalling,
     Upgraded,
     has_compacted,
-    kept_in_backup,
+    kept_by,
     letters_of_account,
     schema_is_newest,
     unpack_oldest,
@@ -349,6 +352,22 @@ async def backup(stage: Stage) -> None:
         diary.done.append(Done(backups.taken[-1][0], lambda reader: ""))     # the look knows
 
 
+async def export(stage: Stage) -> None:
+    """An account's mail goes into files of both formats."""
+    exports, address = Exports(), MOVERS[0]
+    stage.diary.afterwards.append(exports)
+    await stage.keep(address, ("append", "move", "copy", "store"), stage.times(10), stock=6)
+    owed = Counter(one.sha256 for one in kept_by(stage.machine.directory, address))
+    for form in ("maildir", "mbox", "maildir"):
+        name = f"export-{len(exports.taken)}"
+        command = "export", address, str(stage.machine.directory.with_name(name)), "--format", form
+        await asyncio.gather(
+            asyncio.to_thread(stage.machine.cli, *command),
+            stage.receive("lmtp", stage.times(3), most=1))
+        exports.taken.append((name, stage.diary.position(), owed))
+        stage.diary.done.append(Done(exports.taken[-1][1], lambda reader: ""))      # the look knows
+
+
 async def compaction(stage: Stage) -> None:
     """What was expunged goes at once, thin segments move on, their files go. One account is held; copies and mail to several
     share their octets with what stays."""
@@ -396,7 +415,7 @@ async def restore(stage: Stage) -> None:
     diary.afterwards.append(recalling)
     await stage.keep(address, ("append", "move", "store"), stage.times(10), stock=8)
     await asyncio.to_thread(machine.cli, "backup", str(place))
-    recalling.kept, recalling.backed_up_at = kept_in_backup(place, address), diary.position()
+    recalling.kept, recalling.backed_up_at = kept_by(find_backup(place), address), diary.position()
     await stage.keep(address, ("expunge", "expunge", "expunge", "append"), stage.times(10))
     for _ in range(2):      # the second time there is nothing to do
         await asyncio.gather(
@@ -418,7 +437,7 @@ Work = Callable[[Stage], Awaitable[None]]
 WORKLOADS: dict[str, Work] = {
     work.__name__: work for work in (
         accept, deliver, lmtp, append, move, expunge, store, retry, rollover, directory, mixed, setup,
-        backup, compaction, upgrade, restore)}
+        backup, export, compaction, upgrade, restore)}
 CHANGES = {"rollover": "small-segments", "mixed": "small-segments", "backup": "small-segments", "compaction": "short-times",
            "restore": "small-pieces"}    # of the server and the commands (power_serve.py)
 FRESH = ("setup",)      # what a cut leaves is completed by init
