@@ -120,11 +120,11 @@ class Commands:
         """One kill, and what follows; kind: of KINDS."""
         self.trials += 1
         result = Round(self.trials, f"killed: {kind}", 1)
-        before = len(self.ledger.entries), self.ledger.acknowledged
+        # What was delivered to begin with belongs to the first.
+        before = (len(self.ledger.entries), self.ledger.acknowledged, self.ledger.messages) if self.trials > 1 else (0, 0, 0)
         getattr(self, f"_{kind}")(result)
         result.attempted, result.acknowledged = len(self.ledger.entries) - before[0], self.ledger.acknowledged - before[1]
-        if self.trials == 1:
-            result.attempted, result.acknowledged = len(self.ledger.entries), self.ledger.acknowledged
+        result.messages = self.ledger.messages - before[2]
         result.store_faults += faults_of_the_store(self.machine)
         return result
 
