@@ -130,7 +130,7 @@ class Commands:
 
     def _killed(self, result: Round, kind: str, machine: Machine, *arguments: str) -> None:
         """At a moment of what the command takes undisturbed, as far as that is known."""
-        known_s = self.took_s.get(kind, 0.3)
+        known_s = self.took_s.get(kind, 0.08)
         took_s = killed(machine, arguments, self.chance.uniform(0, known_s))
         result.reached = not took_s
         if took_s:
