@@ -34,7 +34,7 @@ docs: $(DEV)    ## write the generated pages and the compiled texts
 bench: $(DEV) peers  ## speed, beside the peers on the same machine
 	$(PYTHON) -m bench
 
-prove: $(DEV)   ## a hundred kills under load: no acknowledged mail is lost
+prove: $(DEV) peers  ## kills, power cuts and damage (75 minutes on 2 cores), added to all that were before
 	$(PYTHON) -m tools.prove
 
 fuzz: $(DEV)    ## the parsers against 20,000 examples each

@@ -1,210 +1,58 @@
-"""Kills the server again and again under load and counts what became of every acknowledged mail: `make prove`.
+"""The proof: `make prove` is the long run, at most 75 minutes on 2 cores; its parts and the sum of all runs are below.
 
-Contract: rounds of deliveries and mailbox changes, each with a death in the middle: of everything, of the storage process, of
-    a worker, during recovery, or at a named failpoint; with 0, 1 and 2 workers in turn. A file of bench/results keeps every
-    round from its end on, and how many were asked for; docs/proof.md gets the sum when the run is over. The same seed gives
-    the same choices.
-Failure: exit code 1 at the first round that is not clean; its data directory is kept and named. A run that is cut short leaves
-    the record of the rounds it did, not `finished`, and docs/proof.md as it was.
+`--kills`, `--power`, `--damage`: one part with options of its own. `--release`: so many long runs (`--runs`, 0 for none) with
+seeds that nobody has used yet, and after each the sum. The short form of everything is in `make test`.
+
+Contract: each part writes its results and docs/proof.md as it goes; the sum (tools/total.py) is written behind the last.
+Failure: exit code 1 where a part or any run of the sum is not clean; the parts behind it still run.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import os
-import platform
-import random
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+import traceback
+from datetime import datetime, timedelta
 
-from fumibako.store.failpoint import FAILPOINTS
-from tests.crash.machine import Machine
-from tests.crash.rounds import Campaign, Round
-from tests.support.ledger import Ledger
-from tests.support.server import Place, claimed_network
-from tools import damage, power
+from tools import damage, kills, power, total
 
-ROOT = Path(__file__).parent.parent
-RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "proof.md"
-BEGIN, END = "<!-- written by make prove -->\n", "<!-- end -->\n"
-ROUNDS_OF_A_MACHINE = 10
-WORKERS = (0, 1, 2)
-# The others are reached when the server is idle or starts, or by mail that goes on to others: tests/crash goes there.
-ELSEWHERE = ("mid-outbox", "segment-unlinked", "mid-recovery", "recovered", "database-opened", "shard-directory", "shard-opened")
-RARE = ("spool-synced", "spool-adopted", "mid-lease", "mid-settle")
-REACHED_BY_LOAD = tuple(name for name in FAILPOINTS if name not in ELSEWHERE)
+PARTS = {"--kills": kills.main, "--power": power.main, "--damage": damage.main}
+KILLS_SHARE, POWER_SHARE = 0.45, 0.43      # of the minutes; what is left is for commands and damage
+STATES = 250        # of each work on each file system
 
 
-def deaths(chance: random.Random) -> Iterator[str]:
-    """Yields kinds of death without end; every second one is at a failpoint, each of them in its turn."""
-    while True:
-        for name in REACHED_BY_LOAD:
-            yield chance.choice(("all", "all", "recovery", "storage", "another"))
-            yield f"failpoint {name}:{chance.randint(1, 10 if name in RARE else 60)}"
-
-
-async def run_machine(
-    machine: Machine, kinds: list[str], deliveries: int, chance: random.Random, workers: int, done: Callable[[Round], None]
-) -> list[Round]:
-    """The rounds of one data directory; the last one reads every octet again. done: told of each at its end."""
-    machine.make(workers=workers)
-    ledger = Ledger(machine.directory.with_name("ledger"))
-    campaign = Campaign(machine, ledger, chance, deliveries, workers)
-    rounds: list[Round] = []
-    for kind in kinds:
-        rounds.append(await campaign.round(kind, afresh=len(rounds) == len(kinds) - 1))
-        done(rounds[-1])
-        if not rounds[-1].is_clean:
-            break
-    ledger.close()
-    return rounds
-
-
-def tell(one: Round) -> None:
-    """One line."""
-    verdict = "clean" if one.is_clean else f"NOT CLEAN {one.verdicts.faults[:5]} {one.store_faults}"
-    print(f"{one.how:32} workers {one.workers}  {one.attempted:6,} attempted  {one.acknowledged:6,} acknowledged  "
-          f"{one.changes:5,} mailbox changes  back after {one.recovery_s:.2f} s  {verdict}", flush=True)
-
-
-def run(arguments: argparse.Namespace, done: Callable[[Round], None]) -> None:
-    """All rounds, or those up to the first that is not clean."""
-    chance = random.Random(arguments.seed)
-    kinds = deaths(chance)
-    count = 0
-    with claimed_network() as network:
-        for number in range(-(-arguments.rounds // ROUNDS_OF_A_MACHINE)):
-            mine = [next(kinds) for _ in range(min(ROUNDS_OF_A_MACHINE, arguments.rounds - count))]
-            place = Path(tempfile.mkdtemp(prefix="fumibako-prove-"))
-            machine = Machine(place / "data", Place(f"{network}.9"))
+def long_run(seed: int, minutes: float) -> bool:
+    """Everything once. True when all of it is clean."""
+    end = datetime.now() + timedelta(minutes=minutes)
+    clean = True
+    for name, words in (("--damage", ()), ("--kills", ("--rounds", "0", "--minutes", f"{minutes * KILLS_SHARE:g}")),
+                        ("--power", ("--minutes", f"{minutes * POWER_SHARE:g}", "--states", str(STATES)))):
+        option = "--seeds" if name == "--power" else "--seed"
+        print(f"\n{name.removeprefix('--')}, seed {seed}; all is over about {end:%H:%M}", flush=True)
+        try:
+            clean &= PARTS[name]([*words, option, str(seed)]) == 0
+        except Exception:       # it has written down how far it came
+            traceback.print_exc()
             clean = False
-            try:
-                workers = WORKERS[number % len(WORKERS)]
-                rounds = asyncio.run(run_machine(machine, mine, arguments.deliveries, chance, workers, done))
-                clean, count = rounds[-1].is_clean, count + len(rounds)
-            finally:
-                machine.kill_all()
-                if not clean:
-                    print(f"kept: {place}", flush=True)
-            if not clean:
-                return
-            shutil.rmtree(place)
+    return clean
 
 
-# -- what is written --
-
-
-class Record:
-    """The file of one run: written anew after each round, in one step, so that at any moment it is whole and true."""
-
-    def __init__(self, arguments: argparse.Namespace, directory: Path = RESULTS) -> None:
-        self._arguments, self._begun_s = arguments, time.monotonic()
-        self.path = directory / f"proof-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-        self.rounds: list[Round] = []
-        self.found: dict[str, Any] = {}
-
-    def add(self, one: Round) -> None:
-        self.rounds.append(one)
-        tell(one)
-        self.write()
-
-    def write(self, *, finished: bool = False, cut_short_by: str = "") -> None:
-        """finished: the run came to its end, with all rounds that were asked for or with one that is not clean."""
-        took_s = time.monotonic() - self._begun_s
-        self.found = {**summary(self.rounds, self._arguments, took_s), "finished": finished, "cut_short_by": cut_short_by}
-        each = [{"how": one.how, "reached": one.reached, "workers": one.workers, "attempted": one.attempted,
-                 "acknowledged": one.acknowledged, "changes": one.changes, "recovery_s": one.recovery_s,
-                 "counts": one.verdicts.counts, "faults": one.verdicts.faults, "store_faults": one.store_faults}
-                for one in self.rounds]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".tmp")
-        beside.write_text(json.dumps({**self.found, "each": each}, indent=1) + "\n")
-        os.replace(beside, self.path)
-
-
-def summary(rounds: list[Round], arguments: argparse.Namespace, took_s: float) -> dict[str, Any]:
-    """What a reader wants to know first."""
-    faults = [(str(fault), what) for one in rounds for fault, what in one.verdicts.faults]
-    recoveries = sorted(one.recovery_s for one in rounds if one.recovery_s)
-    return {
-        "date": datetime.now(UTC).date().isoformat(), "commit": commit(), "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(), "seed": arguments.seed, "took_s": round(took_s),
-        "rounds": len(rounds), "rounds_asked": arguments.rounds, "failpoints_reached": sum(one.reached for one in rounds),
-        "attempted": sum(one.attempted for one in rounds),
-        "acknowledged": sum(one.acknowledged for one in rounds), "mailbox_changes": sum(one.changes for one in rounds),
-        "faults": faults, "store_faults": [what for one in rounds for what in one.store_faults],
-        "recovery_median_s": round(recoveries[len(recoveries) // 2], 2) if recoveries else 0.0,
-        "recovery_worst_s": round(recoveries[-1], 2) if recoveries else 0.0,
-    }
-
-
-def commit() -> str:
-    """What was proved; "+" after it: and something that is not committed."""
-    asked = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def section(found: dict[str, Any]) -> str:
-    """The part of docs/proof.md that is a result."""
-    names = ("lost", "corrupt", "phantom", "duplicate", "partial")
-    kinds = {name: sum(fault == name for fault, _ in found["faults"]) for name in names}
-    rest = len(found["faults"]) - sum(kinds.values())
-    short = f" of {found['rounds_asked']:,} that were asked for" if found["rounds"] < found["rounds_asked"] else ""
-    rows = [
-        ("rounds, each with a kill -9", f"{found['rounds']:,}{short}"),
-        ("of them at a failpoint", str(found["failpoints_reached"])),
-        ("commands attempted", f"{found['attempted']:,}"), ("of them acknowledged", f"{found['acknowledged']:,}"),
-        ("of them changes by IMAP", f"{found['mailbox_changes']:,}"),
-        *((f"**{name}**", f"**{count}**") for name, count in kinds.items()),
-        ("uid, uid_validity, modseq or mailbox state wrong", str(rest)),
-        ("findings of `fumibako check`", str(len(found["store_faults"]))),
-        ("from start to \"ready\" after a kill", f"median {found['recovery_median_s']} s, worst {found['recovery_worst_s']} s"),
-    ]
-    table = "".join(f"| {name} | {value} |\n" for name, value in rows)
-    return (f"{found['date']}, commit {found['commit']}, {found['system']}, Python {found['python']}, seed {found['seed']}, "
-            f"{found['took_s']:,} s.\n\n"
-            f"| | |\n| --- | ---: |\n{table}\n")
-
-
-def write_page(found: dict[str, Any]) -> None:
-    """The result into docs/proof.md."""
-    text = PAGE.read_text("utf-8")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}{section(found)}{END}{after}", "utf-8")
-
-
-def main() -> int:
-    if sys.argv[1:2] == ["--power"]:
-        return power.main(sys.argv[2:])
-    if sys.argv[1:2] == ["--damage"]:
-        return damage.main(sys.argv[2:])
-    parser = argparse.ArgumentParser(prog="make prove", description="Kill the server under load and count its mail.")
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--deliveries", type=int, default=1_000, help="of each round")
-    parser.add_argument("--seed", type=int, default=2025)
-    arguments = parser.parse_args()
-    record = Record(arguments)
-    try:
-        run(arguments, record.add)
-    except BaseException as error:
-        record.write(cut_short_by=f"{type(error).__name__}: {error}")
-        print(f"cut short after {len(record.rounds)} of {arguments.rounds} rounds: {record.path}", flush=True)
-        raise
-    record.write(finished=True)
-    write_page(record.found)
-    print(section(record.found))
-    return 0 if all(one.is_clean for one in record.rounds) else 1
+def main(words: list[str]) -> int:
+    if words and words[0] in PARTS:
+        return PARTS[words[0]](words[1:])
+    parser = argparse.ArgumentParser(prog="python -m tools.prove", description=__doc__.partition("\n\n")[0] if __doc__ else "")
+    parser.add_argument("--release", action="store_true", help="several long runs, and what all runs of this version come to")
+    parser.add_argument("--runs", type=int, default=1, help="of a release: long runs before the sum")
+    parser.add_argument("--minutes", type=float, default=75.0, help="of each long run")
+    arguments = parser.parse_args(words)
+    clean = True
+    for _ in range(arguments.runs if arguments.release else 1):
+        clean &= long_run(total.next_seed(), arguments.minutes)
+        clean &= total.add_up()
+    if arguments.release and not arguments.runs:
+        clean = total.add_up()
+    return 0 if clean else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

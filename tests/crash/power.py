@@ -30,7 +30,7 @@ from tests.crash.power_disk import (
 )
 from tests.crash.power_judge import AFTERWARDS, judge
 from tests.crash.power_states import Builder, DiskLog, State, all_states
-from tests.crash.power_work import FRESH, SINK_PORT, SMALL_SEGMENTS, WORKLOADS, Stage, make_durable
+from tests.crash.power_work import BEGINNINGS, CHANGES, FRESH, WORKLOADS, Stage, make_durable, running
 from tests.support.ledger import Fault, make_letter
 from tests.support.server import Place
 
@@ -112,14 +112,12 @@ def _machine(directory: Path, network: str, errors: Path, change: str) -> Machin
 
 def _work(plan: Plan, disk: LoggedDisk, place: Path, chance: random.Random, network: str) -> tuple[Diary, int, int]:
     """What clients noted, and the positions between which power may go."""
-    change = plan.change or ("small-segments" if plan.work in SMALL_SEGMENTS else "")
+    change = plan.change or CHANGES.get(plan.work, "")
     machine = _machine(disk.root / "data", network, place / "stderr", change)
     stage = Stage(machine, Diary(disk.position), chance, plan.scale)
     try:
-        if plan.work not in FRESH:
-            machine.make(workers=1, smarthost=f"{machine.place.address}:{SINK_PORT}")
-            make_durable(stage)
-            machine.start()
+        BEGINNINGS.get(plan.work, running)(stage)
+        make_durable(stage)
         begin = disk.position()
         asyncio.run(WORKLOADS[plan.work](stage))       # type: ignore[arg-type]
         return stage.diary, begin, disk.position()
@@ -144,7 +142,7 @@ class _Examination:
             if stop():
                 return
             builder.build(state)
-            serve = bool(self.plan.serve_every) and number % self.plan.serve_every == 0 and self.plan.work not in FRESH
+            serve = bool(self.plan.serve_every) and number % self.plan.serve_every == 0 and bool(self.diary.probe)
             self._one(builder.image, state, serve)
             if not self.part.is_clean and not self.part.kept and not self.plan.change:
                 self._keep(builder, state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.crash.load import Content
 from tests.crash.machine import READERS
@@ -59,9 +60,20 @@ class Done:
 
 
 @dataclass(slots=True)
+class Removed:
+    """Deliveries that their holder expunged."""
+
+    address: str
+    letters: frozenset[str]
+    attempted: int
+    answered: int = NEVER
+
+
+@dataclass(slots=True)
 class Diary:
     """position: asks the disk. sums: letter id -> SHA-256; taken: where another server had taken mail for a recipient; probe:
-    an account that takes one more message after the cut, "" for none."""
+    an account that takes one more message after the cut, "" for none. afterwards: what a state must still be good for, given its
+    data directory, which nobody holds any more, and the cut; each gives what is wrong."""
 
     position: Callable[[], int]
     probe: str = READERS[-1]    # nobody else's mail goes there
@@ -72,10 +84,13 @@ class Diary:
     queue: list[QueueSeen] = field(default_factory=list)
     taken: dict[str, int] = field(default_factory=dict)
     done: list[Done] = field(default_factory=list)
+    removed: list[Removed] = field(default_factory=list)
+    afterwards: list[Callable[[Path, int], list[str]]] = field(default_factory=list)
 
     @property
     def acks(self) -> list[int]:
         """Positions of all that was said to be so, sorted and each once."""
         steps = [step.answered for mine in self.steps.values() for step in mine]
-        found = {*(one.answered for one in self.sent), *steps, *(one.position for one in self.done)}
+        found = {*(one.answered for one in self.sent), *(one.answered for one in self.removed), *steps,
+                 *(one.position for one in self.done)}
         return sorted(found - {NEVER})

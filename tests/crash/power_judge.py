@@ -45,7 +45,7 @@ def judge(directory: Path, diary: Diary, state: State) -> tuple[Verdicts, list[s
         reader.close()
         engine.give_up()
         engine.close()
-    return verdicts, findings
+    return verdicts, findings + [what for look in diary.afterwards for what in look(directory, state.cut)]
 
 
 def _work_goes_on(engine: Engine, reader: Reader, probe: str) -> list[str]:
@@ -131,14 +131,17 @@ class Judge:
         """SMTP and LMTP: there at each recipient, once."""
         ours = [one for one in self.diary.sent if one.entry.kind != "submission"]
         sent = [one for one in ours if one.attempted <= self.state.cut]
-        entries = [Entry(one.entry.id, one.entry.kind, one.entry.args, one.entry.sha256,
-                         "250" if one.answered <= self.state.cut else "") for one in sent]
+        gone = {(letter, one.address): one.answered <= self.state.cut
+                for one in self.diary.removed if one.attempted <= self.state.cut for letter in one.letters}
+        entries = [Entry(one.entry.id, one.entry.kind, tuple(who for who in one.entry.args if (one.entry.id, who) not in gone),
+                         one.entry.sha256, "250" if one.answered <= self.state.cut else "") for one in sent]
         found = []
         for address in sorted({recipient for one in ours for recipient in one.entry.args}):
             box = self.mailbox(address, "INBOX")
             letters = [letter_id for letter_id, _, _ in box.messages.values()] if box else []
             # That the octets are the same is seen when they are read.
-            found += [Found(one, address, self.diary.sums.get(one, "")) for one in letters if one != AFTERWARDS]
+            found += [Found(one, address, self.diary.sums.get(one, "")) for one in letters
+                      if one != AFTERWARDS and gone.get((one, address), True)]     # False: nobody knows whether it is gone
         self.verdicts.faults += compare(entries, found).faults
 
     def changes(self, address: str) -> None:

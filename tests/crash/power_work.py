@@ -1,7 +1,7 @@
 """What a server does while its power may go: one function for each kind of work, clients that note what they were told and when.
 
-More work (a backup, a compaction) is one more coroutine of a Stage and one more line of WORKLOADS; what it was told goes into the
-diary, and what must hold after it into power_judge.py, or, for a command, into a `Done`.
+More work is one more coroutine of a Stage and one more name in WORKLOADS; what it was told goes into the diary, and what must
+hold after it into power_judge.py, for a command into a `Done`, and what takes a data directory nobody holds into power_upkeep.py.
 """
 
 from __future__ import annotations
@@ -9,18 +9,33 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fumibako.proto.imap.client import Literal
+from fumibako.store.manifest import find_backup
 from fumibako.store.sqlite.database import open_reader
 from fumibako.store.sqlite.reader import Reader
 from tests.crash.clients import ImapPeer, SmtpPeer, dotted, imap_peer, log_in, smtp_peer
 from tests.crash.load import BOXES, FLAGS, Content, Mover, _copied, _other, _with_uids
 from tests.crash.machine import DOMAIN, MOVERS, READERS, SENDER, Machine
-from tests.crash.power_diary import Diary, Done, QueueSeen, Sent, Step, Told
+from tests.crash.power_diary import NEVER, Diary, Done, QueueSeen, Removed, Sent, Step, Told
+from tests.crash.power_upkeep import (
+    INTO,
+    Backups,
+    Compacting,
+    Exports,
+    Recalling,
+    Upgraded,
+    has_compacted,
+    kept_by,
+    letters_of_account,
+    schema_is_newest,
+    unpack_oldest,
+)
 from tests.crash.sink import Sink
 from tests.support.ledger import Entry, Ledger, Letter, make_letter
 
@@ -73,15 +88,35 @@ class Stage:
                 await log_in(peer, SENDER)
             yield peer
 
-    async def receive(self, way: str, count: int, size: tuple[int, int] = (1_000, 30_000), most: int = 3) -> None:
+    async def receive(self, way: str, count: int, size: tuple[int, int] = (1_000, 30_000), most: int = 3,
+                      among: tuple[str, ...] = RECEIVERS) -> None:
         async with self.peer(way) as peer:
             for _ in range(count):
-                await self.send(peer, way, tuple(self.chance.sample(RECEIVERS, self.chance.randint(1, most))), size)
+                await self.send(peer, way, tuple(self.chance.sample(among, self.chance.randint(1, most))), size)
 
     async def look(self, address: str, *mailboxes: str) -> None:
         async with imap_peer(self.machine.place.endpoint("imap"), address) as peer:
             for mailbox in mailboxes:
                 await note_state(self.diary, peer, address, mailbox)
+
+    async def mailboxes(self, address: str, below: str) -> list[str]:
+        """Which of BOXES there are below that name."""
+        async with imap_peer(self.machine.place.endpoint("imap"), address) as peer:
+            names = {one.data[2].decode() if isinstance(one.data[2], bytes) else one.data[2]
+                     for one in (await peer.command("LIST", "", f"{below}/*"))[1] if one.kind == "LIST"}
+        return [box for box in BOXES if f"{below}/{box}" in names]
+
+    async def throw_away(self, address: str) -> None:
+        """Its holder expunges all that has come."""
+        async with imap_peer(self.machine.place.endpoint("imap"), address) as peer:
+            state = await peer.state("INBOX")
+            if not state.messages:
+                return
+            await peer.command("UID STORE", b"1:*", b"+FLAGS.SILENT (\\Deleted)")
+            removed = Removed(address, frozenset(letter for letter, _, _ in state.messages.values()), self.diary.position())
+            self.diary.removed.append(removed)
+            await peer.command("EXPUNGE")
+            removed.answered = self.diary.position()
 
     # -- mail waits to leave --
 
@@ -303,12 +338,132 @@ def _has_files(made: dict[Path, bytes]) -> Callable[[Reader], str]:
     return look
 
 
+async def backup(stage: Stage) -> None:
+    """Backups beside a running house while mail arrives; the later ones take over what the ones before have, the oldest go."""
+    place, diary = stage.machine.directory.with_name("backups"), stage.diary
+    backups = Backups(diary.sums)
+    diary.afterwards.append(backups)
+    await stage.receive("data", stage.times(8), (100_000, 200_000), 1)      # more than a segment, so that some are sealed
+    for _ in range(stage.times(3)):
+        owed = {(one.entry.id, who) for one in diary.sent if one.answered < NEVER for who in one.entry.args}
+        await asyncio.gather(asyncio.to_thread(stage.machine.cli, "backup", str(place), "--keep", "2"),
+                             stage.receive("data", stage.times(8)), stage.receive("lmtp", stage.times(3), LARGE, 1))
+        backups.taken.append((diary.position(), owed))
+        diary.done.append(Done(backups.taken[-1][0], lambda reader: ""))     # the look knows
+
+
+async def export(stage: Stage) -> None:
+    """An account's mail goes into files of both formats."""
+    exports, address = Exports(), MOVERS[0]
+    stage.diary.afterwards.append(exports)
+    await stage.keep(address, ("append", "move", "copy", "store"), stage.times(10), stock=6)
+    owed = Counter(one.sha256 for one in kept_by(stage.machine.directory, address))
+    for form in ("maildir", "mbox", "maildir"):
+        name = f"export-{len(exports.taken)}"
+        command = "export", address, str(stage.machine.directory.with_name(name)), "--format", form
+        await asyncio.gather(
+            asyncio.to_thread(stage.machine.cli, *command),
+            stage.receive("lmtp", stage.times(3), most=1))
+        exports.taken.append((name, stage.diary.position(), owed))
+        stage.diary.done.append(Done(exports.taken[-1][1], lambda reader: ""))      # the look knows
+
+
+async def compaction(stage: Stage) -> None:
+    """What was expunged goes at once, thin segments move on, their files go. One account is held; copies and mail to several
+    share their octets with what stays."""
+    diary, machine, kinds = stage.diary, stage.machine, ("append", "copy", "move", "expunge", "expunge", "expunge")
+    await asyncio.to_thread(machine.cli, "account", "hold", MOVERS[0], "--reason", "audit")
+    diary.done.append(Done(diary.position(), _is_held(MOVERS[0])))
+    diary.afterwards.append(Compacting(diary, MOVERS[0]))
+    for _ in range(stage.times(3)):
+        await asyncio.gather(stage.receive("data", stage.times(4), (50_000, 150_000)),
+                             stage.receive("data", stage.times(12), (100_000, 200_000), among=RECEIVERS[:1], most=1),
+                             *(stage.keep(mover, kinds, stage.times(8), stock=3, size=(50_000, 120_000)) for mover in MOVERS[:2]))
+        await stage.throw_away(RECEIVERS[0])
+        await stage.throw_away(RECEIVERS[1])
+    for _ in range(100):
+        if has_compacted(machine.directory):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("nothing was compacted")
+
+
+def _is_held(address: str) -> Callable[[Reader], str]:
+    def look(reader: Reader) -> str:
+        account = reader.account(address)
+        return "" if account and account.id in {hold.account_id for hold in reader.holds()} else f"the hold on {address} is gone"
+    return look
+
+
+async def upgrade(stage: Stage) -> None:
+    """A command of this release opens the data directory of the first one; another makes an account in it."""
+    diary, grown_at, address = stage.diary, list[int](), "new@example.jp"
+    diary.probe = ""
+    diary.afterwards.append(Upgraded(diary, grown_at))
+    await asyncio.to_thread(stage.machine.cli, "account", "list")
+    diary.done.append(Done(diary.position(), schema_is_newest))
+    grown_at.append(diary.position())
+    await asyncio.to_thread(stage.machine.cli, "account", "add", address, "--password-stdin", said="correct horse 9\n")
+    diary.done.append(Done(diary.position(), _has_account(address)))
+
+
+async def restore(stage: Stage) -> None:
+    """What an account has lost comes back from a backup into the running house, while mail arrives and somebody else works."""
+    diary, machine, place = stage.diary, stage.machine, stage.machine.directory.with_name("backups")
+    address, other = MOVERS[:2]
+    recalling = Recalling(address, diary.sums)
+    diary.afterwards.append(recalling)
+    await stage.keep(address, ("append", "move", "store"), stage.times(10), stock=8)
+    await asyncio.to_thread(machine.cli, "backup", str(place))
+    recalling.kept, recalling.backed_up_at = kept_by(find_backup(place), address), diary.position()
+    await stage.keep(address, ("expunge", "expunge", "expunge", "append"), stage.times(10))
+    for _ in range(2):      # the second time there is nothing to do
+        await asyncio.gather(
+            asyncio.to_thread(machine.cli, "restore", str(place), "--account", address, "--into", INTO),
+            stage.receive("lmtp", stage.times(6), most=1),
+            stage.keep(other, ("append", "store", "expunge"), stage.times(4), stock=2))
+        diary.done.append(Done(diary.position(), _has_all_back(recalling)))
+        await stage.look(address, *(f"{INTO}/{box}" for box in await stage.mailboxes(address, INTO)))
+
+
+def _has_all_back(recalling: Recalling) -> Callable[[Reader], str]:
+    def look(reader: Reader) -> str:
+        missing = {one.letter for one in recalling.kept} - {one.letter for one in letters_of_account(reader, recalling.address)}
+        return f"{sorted(missing)} had come back and are gone" if missing else ""
+    return look
+
+
 Work = Callable[[Stage], Awaitable[None]]
 WORKLOADS: dict[str, Work] = {
-    work.__name__: work
-    for work in (accept, deliver, lmtp, append, move, expunge, store, retry, rollover, directory, mixed, setup)}
-SMALL_SEGMENTS = ("rollover", "mixed")
-FRESH = ("setup",)      # begin with an empty disk
+    work.__name__: work for work in (
+        accept, deliver, lmtp, append, move, expunge, store, retry, rollover, directory, mixed, setup,
+        backup, export, compaction, upgrade, restore)}
+CHANGES = {"rollover": "small-segments", "mixed": "small-segments", "backup": "small-segments", "compaction": "short-times",
+           "restore": "small-pieces"}    # of the server and the commands (power_serve.py)
+FRESH = ("setup",)      # what a cut leaves is completed by init
+
+
+# -- what there is when the work begins --
+
+
+def running(stage: Stage) -> None:
+    """A house with people in it."""
+    stage.machine.make(workers=1, smarthost=f"{stage.machine.place.address}:{SINK_PORT}")
+    make_durable(stage)
+    stage.machine.start()
+
+
+def nothing(stage: Stage) -> None:
+    """An empty disk."""
+
+
+def old_directory(stage: Stage) -> None:
+    """The data directory of the first release, with a configuration; nobody runs."""
+    unpack_oldest(stage.machine.directory)
+    stage.machine.cli("init", "--hostname", stage.machine.hostname)
+
+
+BEGINNINGS: dict[str, Callable[[Stage], None]] = {"setup": nothing, "upgrade": old_directory}      # all others: running
 
 
 def make_durable(stage: Stage) -> None:

@@ -19,13 +19,15 @@ BACK_S = 10.0       # from the start to "ready", whatever was found
 
 @dataclass(slots=True)
 class Round:
-    """What one round did. how: of its death; reached: the failpoint was; recovery_s: from exec to "ready" after it."""
+    """What one round did. how: of its death; reached: the failpoint was; messages: deliveries and APPENDs that were
+    acknowledged; recovery_s: from exec to "ready" after it."""
 
     number: int
     how: str
     workers: int
     attempted: int = 0
     acknowledged: int = 0
+    messages: int = 0
     changes: int = 0
     killed_after: int = 0
     reached: bool = False
@@ -59,7 +61,7 @@ class Campaign:
         self.rounds += 1
         result = Round(self.rounds, how, self.workers)
         failpoint = how.removeprefix("failpoint ") if how.startswith("failpoint ") else ""
-        before = len(self.ledger.entries), self.ledger.acknowledged, sum(mover.commands for mover in self.movers.values())
+        before = len(self.ledger.entries), self.ledger.acknowledged, self.ledger.messages, self._changes()
         if failpoint:
             how = await self._start_with(result, failpoint)
         elif self.machine.process is None:
@@ -68,8 +70,12 @@ class Campaign:
         await self._compare(result, afresh)
         result.attempted = len(self.ledger.entries) - before[0]
         result.acknowledged = self.ledger.acknowledged - before[1]
-        result.changes = sum(mover.commands for mover in self.movers.values()) - before[2]
+        result.messages = self.ledger.messages - before[2]
+        result.changes = self._changes() - before[3]
         return result
+
+    def _changes(self) -> int:
+        return sum(mover.commands for mover in self.movers.values())
 
     async def _start_with(self, result: Round, failpoint: str) -> str:
         """How it is to die then: a failpoint that the start itself reaches has done its work already."""

@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.crash, pytest.mark.root, pytest.mark.timeout(180)]
 
 SEED = 2025
 STATES = 12     # of each kind of work; the last one holds all kinds at once
-WORKS = ("accept", "deliver", "rollover", "move", "expunge", "mixed")
+WORKS = ("accept", "deliver", "rollover", "move", "expunge", "upgrade", "mixed")
+UPKEEP = ("backup", "export", "compaction", "restore")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,14 @@ def test_what_was_answered_survives_a_power_cut(own_loopback: str, work: str) ->
     assert part.is_clean, (part.kept, part.unmountable[:5], part.faults[:10], part.findings[:10])
     assert part.states == STATES
     assert part.mended == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("work", UPKEEP)
+def test_what_was_finished_survives_a_power_cut(own_loopback: str, work: str) -> None:
+    part = cut_power(Plan("ext4", work, SEED, 40), own_loopback)
+    assert part.is_clean, (part.kept, part.unmountable[:5], part.faults[:10], part.findings[:10])
+    assert part.states == 40
 
 
 @pytest.mark.parametrize(("change", "work"), [

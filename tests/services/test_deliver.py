@@ -3,6 +3,7 @@
 from fumibako.model.account import AccountStatus
 from fumibako.model.ops import AddAccount, RemoveAccount, SetAccountStatus
 from fumibako.model.queue import OutcomeKind
+from fumibako.store.sqlite import engine as engine_module
 from tests.services.test_queue import enqueue
 from tests.support.mailhouse import NO_PASSWORD, MailHouse
 
@@ -44,3 +45,17 @@ async def test_a_body_in_a_file(house: MailHouse, monkeypatch) -> None:
     assert found["alice@example.jp"] == found["bob@example.jp"] == (OutcomeKind.DELIVERED, "2.1.5")
     assert found["small@example.jp"] == (OutcomeKind.DEFERRED, "4.2.2")
     assert (await house.mailbox("bob@example.jp"))[0].endswith(message)
+
+
+async def test_a_body_in_a_file_for_two_shards(house: MailHouse, monkeypatch) -> None:
+    """The second shard found the spooled body used up by the first, and its recipients waited for the end of the lease."""
+    import tests.services.test_queue as queue_tests
+    message = queue_tests.MESSAGE + (b"0123456789" * 7 + b"\r\n") * 6000
+    monkeypatch.setattr(queue_tests, "MESSAGE", message)
+    monkeypatch.setattr(engine_module, "SHARD_ACCOUNTS", 3)
+    await house.store.commit(AddAccount("dave@example.jp", NO_PASSWORD))
+    assert (await house.account("dave@example.jp")).shard > (await house.account("alice@example.jp")).shard
+    await enqueue(house, "alice@example.jp", "dave@example.jp", reverse_path="")
+    assert await outcomes(house) == dict.fromkeys(("alice@example.jp", "dave@example.jp"), (OutcomeKind.DELIVERED, "2.1.5"))
+    assert (await house.mailbox("alice@example.jp"))[0].endswith(message)
+    assert (await house.mailbox("dave@example.jp"))[0].endswith(message)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MARK = b"X-Ledger: "
+BRINGING = frozenset({"data", "bdat", "lmtp", "submission", "append"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,11 @@ class Ledger:
     @property
     def acknowledged(self) -> int:
         return sum(entry.acknowledged for entry in self.entries.values())
+
+    @property
+    def messages(self) -> int:
+        """Those acknowledged that brought a message: all but changes to what is there."""
+        return sum(entry.acknowledged and entry.kind in BRINGING for entry in self.entries.values())
 
     def close(self) -> None:
         os.close(self._descriptor)

@@ -59,8 +59,9 @@ class Deliverer:
                 shards[found.account.shard].append((recipient, found))
         if shards:
             content = await self._content(item)
-            for group in shards.values():
-                outcomes |= await self._deliver_group(item, content, group)
+            for number, group in enumerate(shards.values()):
+                fresh = await self._again(item, content) if number else content
+                outcomes |= await self._deliver_group(item, fresh, group)
         return outcomes
 
     async def _find(self, forward_path: str) -> Local | Outcome:

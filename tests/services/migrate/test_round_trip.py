@@ -11,6 +11,7 @@ from fumibako.proto.message.manifest import FILE_NAME
 from fumibako.services.admin import AdminError
 from fumibako.services.migrate.exporting import Exporting
 from fumibako.services.migrate.importing import Importing, ImportPlan
+from fumibako.services.migrate.reading import open_source
 from tests.support.corpus import fill, holding
 from tests.support.mailhouse import MailHouse
 
@@ -95,6 +96,18 @@ async def test_a_place_that_is_in_use_is_refused(house: MailHouse, tmp_path: Pat
         with pytest.raises(AdminError, match=says):
             await Exporting(house.store).export(ALICE, path, "maildir", "", quiet)
     assert os.listdir(tmp_path / "out") == ["mine"]
+
+
+async def test_an_export_that_was_broken_off_is_named(house: MailHouse, tmp_path: Path) -> None:
+    """A kill leaves whole mailboxes and no manifest: they must not be taken for everything."""
+    await fill(house.store, house.clock, await house.account(ALICE), 10)
+    await Exporting(house.store).export(ALICE, tmp_path / "out", "maildir", "", quiet)
+    (tmp_path / "out" / FILE_NAME).rename(tmp_path / "out" / f"{FILE_NAME}.new")
+    with pytest.raises(AdminError, match="broken off; empty that directory"):
+        await Exporting(house.store).export(ALICE, tmp_path / "out", "maildir", "", quiet)
+    with pytest.raises(AdminError, match="broken off and is not whole"):
+        open_source(tmp_path / "out", "")
+    assert open_source(tmp_path / "out", "maildir").total > 0
 
 
 async def test_one_mailbox(house: MailHouse, tmp_path: Path) -> None:

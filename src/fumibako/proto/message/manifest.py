@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 FILE_NAME = "fumibako.json"
+UNFINISHED_NAME = "fumibako.json.new"     # until everything else is there
 FORMAT = "fumibako-export"
 VERSION = 1
 MAX_LINE_OCTETS = 16 * 1024 * 1024

@@ -1,7 +1,7 @@
 """An account's mail as files that any program reads, and a manifest with which our own import makes the same account again.
 
 Contract: the octets of a message are those IMAP serves. The place is a directory that is missing or empty; a mailbox is there
-    under its name when it is whole, the manifest when everything is. Memory does not grow with the mail.
+    under its name when it is whole, the manifest when everything is, durably. Memory does not grow with the mail.
 Failure: AdminError in words; a message that can't be read is left out and named in the report.
 """
 
@@ -17,10 +17,10 @@ from fumibako.model.account import Account
 from fumibako.model.address import address_key
 from fumibako.model.ids import Uid
 from fumibako.model.mailbox import FIRST_KEYWORD_BIT, SYSTEM_FLAGS, Entry, Mailbox
-from fumibako.proto.message.manifest import FILE_NAME, ManifestHead, ManifestMailbox, ManifestWriter
+from fumibako.proto.message.manifest import FILE_NAME, UNFINISHED_NAME, ManifestHead, ManifestMailbox, ManifestWriter
 from fumibako.services.admin import AdminError, mail_address
 from fumibako.services.message_access import MessageAccess
-from fumibako.services.migrate.writing import MaildirWriting, MboxWriting, Outgoing, Unreadable, Writing, create
+from fumibako.services.migrate.writing import MaildirWriting, MboxWriting, Outgoing, Unreadable, Writing, create, sync_directory
 from fumibako.services.texts import N_
 from fumibako.store.base import BATCH_UIDS, Store
 
@@ -73,7 +73,7 @@ class _Dump:
         self.report = ExportReport()
         self._store, self._account, self._path, self._writing, self._progress = store, account, path, writing, progress
         self._access = MessageAccess(store, account.id)
-        self._manifest, self._new = ManifestWriter(), path / f"{FILE_NAME}.new"
+        self._manifest, self._new = ManifestWriter(), path / UNFINISHED_NAME
         self._total = self._done = 0
 
     async def run(self, rows: list[Mailbox], store: str, *, whole: bool) -> None:
@@ -88,6 +88,7 @@ class _Dump:
             file.write(self._manifest.close())
         os.sync()       # one for all files: the manifest is named when the mail is on the disk
         self._new.rename(self._path / FILE_NAME)
+        sync_directory(self._path)      # and who was told that it is whole finds it whole after a power cut
 
     def abandon(self) -> None:
         self._writing.abandon()
@@ -161,6 +162,8 @@ def _make_place(path: Path) -> None:
     """An empty directory, or a sentence."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
+        if (path / UNFINISHED_NAME).exists():
+            raise AdminError(N_("an export into {path} was broken off; empty that directory and try again"), path=path)
         if os.listdir(path):
             raise AdminError(N_("{path} is not empty: an export needs a directory of its own"), path=path)
     except FileExistsError:

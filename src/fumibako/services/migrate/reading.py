@@ -28,6 +28,7 @@ from fumibako.proto.message.maildir import (
 from fumibako.proto.message.manifest import (
     FILE_NAME,
     MAX_LINE_OCTETS,
+    UNFINISHED_NAME,
     ManifestError,
     ManifestHead,
     ManifestMailbox,
@@ -54,6 +55,9 @@ def open_source(path: Path, kind: str) -> Source:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode) and not kind and (path / FILE_NAME).exists():
             return DumpSource(path)
+        if stat.S_ISDIR(mode) and not kind and (path / UNFINISHED_NAME).exists():
+            raise AdminError(N_("the export in {path} was broken off and is not whole: export once more, or take what is there "
+                                "with --format"), path=path)
         if kind == "mbox" or (not kind and stat.S_ISREG(mode)):
             return MboxSource(path)
         maildir = MaildirSource(path) if stat.S_ISDIR(mode) else None

@@ -65,6 +65,15 @@ def create(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "w+b")
 
 
+def sync_directory(path: Path) -> None:
+    """The names in it are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class MaildirWriting:
     """INBOX at the top, ".Sub.Mailbox" beside it."""
 
