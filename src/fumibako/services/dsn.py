@@ -87,8 +87,12 @@ class Notifier:
         trace_id, now_ms = self._clock.trace_id(), self._clock.now_ms()
         octets = format_dsn(await self._values(item, reports, trace_id, now_ms))
         writer = self._store.body_writer()
-        writer.write(octets)
-        body = await writer.finish(trace_id)
+        try:
+            writer.write(octets)
+            body = await writer.finish(trace_id)
+        except BaseException:
+            writer.abandon()
+            raise
         paths = (item.envelope.reverse_path, *(recipient.forward_path for recipient in recipients))
         utf8 = not all(path.isascii() for path in paths)
         envelope = Envelope("", recipients, "7BIT" if octets.isascii() else "8BITMIME", utf8)

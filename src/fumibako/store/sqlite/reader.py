@@ -2,7 +2,8 @@
 
 Contract: usable from several threads (`directory_version`: from one); a call takes a set of connections for itself
     and gives it back. Answers are fetched whole. A statement that runs longer than 5 s is interrupted.
-Failure: apsw.Error of a damaged database; OSError for a blob that is damaged or gone.
+Failure: apsw.Error of a damaged database; StoreUnavailable where its file can't be opened or read; OSError for a blob that is
+    damaged or gone.
 """
 
 # ruff: noqa: S608 - what is put into the text of a statement is always a constant of ours
@@ -15,16 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import apsw
 import msgspec
 
 from fumibako.model.account import Account, Alias, Domain, Hold, PasswordRecord, Setting
 from fumibako.model.change import Change
 from fumibako.model.ids import AccountId, DomainId, EmailId, MailboxId, ModSeq, QueueId, Uid
 from fumibako.model.mailbox import INBOX, Entry, Mailbox, Quota, Recoverable
-from fumibako.model.ops import Body
+from fumibako.model.ops import Body, Refusal
 from fumibako.model.queue import QueueItem
 from fumibako.model.view import View
-from fumibako.store.base import INLINE_OCTETS
+from fumibako.store.base import INLINE_OCTETS, StoreUnavailable
 from fumibako.store.disk import DiskIO
 from fumibako.store.segment import SegmentReader, segment_path
 from fumibako.store.sqlite.database import Database, Row, open_reader
@@ -41,6 +43,7 @@ from fumibako.store.sqlite.layout import CONTROL, QUEUE, SPOOL, shard_directory
 from fumibako.store.sqlite.queue import MESSAGE_COLUMNS, RECIPIENT_COLUMNS, queue_item
 from fumibako.store.sqlite.recovery import read_recoverable
 from fumibako.store.sqlite.unit import json_list
+from fumibako.store.trouble import tell
 
 STATEMENT_S = 5.0
 _VIEW_ROWS = 10_000
@@ -62,6 +65,15 @@ class _Pool:
 
     @contextmanager
     def take(self) -> Iterator[Database]:
+        try:
+            with self._taken() as database:
+                yield database
+        except (apsw.CantOpenError, apsw.IOError) as error:     # the file system, not what stands in the database
+            tell(str(self._path), Refusal.NO_FILES if isinstance(error, apsw.CantOpenError) else Refusal.DISK_ERROR, error)
+            raise StoreUnavailable(f"{self._path}: {error}") from error
+
+    @contextmanager
+    def _taken(self) -> Iterator[Database]:
         try:
             database, deadline = self._idle.pop()
         except IndexError:
