@@ -36,6 +36,7 @@ class Snapshot:
 
     def __init__(self, directory: Path, name: str, segments_name: str, disk: DiskIO) -> None:
         self.name, self.segments_name = name, segments_name
+        self._vfs = disk.vfs
         self._database = open_reader(directory / name, disk.vfs)
 
     def begin(self) -> None:
@@ -68,7 +69,7 @@ class Snapshot:
 
     def copy(self, target: Path, progress: Callable[[int], None]) -> None:
         """As a file of its own without a log. target: an empty file. progress: octets done since the last call."""
-        connection = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE, vfs=self._vfs or None)
         try:
             Database(target, connection).run("PRAGMA synchronous = OFF")    # whoever asked for the copy makes it durable
             page_octets = self._database.row("PRAGMA page_size")[0]
