@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from fumibako.faces.imap.session import Session as ImapSession
 from fumibako.faces.pop3 import Pop3Services
 from fumibako.faces.pop3 import Session as Pop3Session
 from fumibako.faces.serve import Session
+from fumibako.faces.smtp import Role, SmtpConfig, open_session, refuse_connection
 from fumibako.model.ops import AddAccount, AddAlias, AddDomain
 from fumibako.net.stream import Stream
 from fumibako.proto.imap.server import ServerConfig as ImapConfig
@@ -22,6 +23,7 @@ from fumibako.services.admin import Admin
 from fumibako.services.mailboxes import Mailboxes
 from fumibako.services.migrate.exporting import Exporting
 from fumibako.services.migrate.importing import Importing
+from fumibako.store.base import StoreUnavailable
 from fumibako.store.disk import DiskIO
 from fumibako.store.local import LocalStore
 from fumibako.store.sqlite.engine import Engine
@@ -72,26 +74,54 @@ class World(MailHouse):
         await self.close()
 
     @asynccontextmanager
+    async def smtp_client(self, role: Role) -> AsyncIterator[Wire]:
+        """As a worker opens it: where the settings can't be read nobody is welcome."""
+        config = SmtpConfig("mail.a.example", role, None, allow_plaintext=True)
+
+        async def opened(stream: Stream) -> Session | None:
+            try:
+                return await open_session(config, self.services, stream)
+            except StoreUnavailable:
+                await stream.write(refuse_connection("temporary failure"))
+                return None
+
+        async with self._wired(opened) as wire:
+            yield wire
+
+    @asynccontextmanager
     async def imap_client(self) -> AsyncIterator[Wire]:
         config = ImapConfig(hostname="mail.a.example", allow_plaintext_login=True)
-        async with self._wired(lambda stream: ImapSession(config, stream, self.imap_services)) as wire:
+
+        async def opened(stream: Stream) -> Session:
+            return ImapSession(config, stream, self.imap_services)
+
+        async with self._wired(opened) as wire:
             yield wire
 
     @asynccontextmanager
     async def pop3_client(self) -> AsyncIterator[Wire]:
         services = Pop3Services(self.mailboxes, OpenDoor(self.store))       # type: ignore[arg-type]
         config = Pop3Config(auth_without_tls=True, auth_mechanisms=("PLAIN",))
-        async with self._wired(lambda stream: Pop3Session(config, stream, services)) as wire:
+
+        async def opened(stream: Stream) -> Session:
+            return Pop3Session(config, stream, services)
+
+        async with self._wired(opened) as wire:
             yield wire
 
     @asynccontextmanager
-    async def _wired(self, made: object) -> AsyncIterator[Wire]:
+    async def _wired(self, opened: Callable[[Stream], Awaitable[Session | None]]) -> AsyncIterator[Wire]:
         ends = stream_pair(client=("198.51.100.1", 40000))
-        session: Session = made(ends[1])     # type: ignore[operator]
+
+        async def serve() -> None:
+            if (session := await opened(ends[1])) is not None:
+                await run_served(session, ends[1], self.stopping)
+            ends[1].close()
+
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(run_served(session, ends[1], self.stopping))
+            task = group.create_task(serve())
             wire = Wire(ends[0])
-            await wire.line()
+            wire.greeting = await wire.line()
             try:
                 yield wire
             finally:
@@ -117,7 +147,16 @@ class Wire:
     """Octets out, lines in."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream, self._buffer = stream, b""
+        self._stream, self._buffer, self.greeting = stream, b"", ""
+
+    async def send(self, octets: bytes) -> None:
+        await self._stream.write(octets)
+
+    async def reply(self) -> str:
+        """SMTP: the last line of the next reply."""
+        while (line := await self.line())[3:4] == "-":
+            pass
+        return line
 
     async def line(self) -> str:
         """The next line; "" at the end of the connection."""
@@ -135,11 +174,12 @@ class Wire:
 
     async def ask(self, octets: bytes) -> str:
         await self._stream.write(octets + b"\r\n")
-        return await self.line()
+        return await self.reply()
 
     async def command(self, text: bytes) -> str:
         """IMAP: the tagged response, "* BYE ..." or ""."""
-        answer = await self.ask(b"t " + text)
+        await self._stream.write(b"t " + text + b"\r\n")
+        answer = await self.line()
         while answer and not answer.startswith(("t ", "* BYE")):
             answer = await self.line()
         return answer
@@ -174,4 +214,4 @@ class Log(logging.Handler):
         return [logging.Formatter().format(record) for record in self.records if record.exc_info]
 
 
-NAMES_A_PLACE = re.compile(r"(control|queue|mail)\.db|/(spool|seg|queue)/|\.seg\b|\.new\b|shard-\d+|/backups/")
+NAMES_A_PLACE = re.compile(r"(control|queue|mail)\.db|/(spool|seg|queue)\b|\.seg\b|\.new\b|shard-\d+|/backups/")

@@ -110,14 +110,14 @@ def is_success(answer: str) -> bool:
 # What may be said: first where the error passes, then where it doesn't. "" : the connection ends without an answer.
 _PASSES, _STOPS = 0, 1
 _ANSWERS = {
-    "smtp": (r"452 4\.3\.1 insufficient system storage", r"(451|421) 4\.3\.0 [Tt]emporary failure, try again later"),
+    "smtp": (r"452 4\.3\.1 insufficient system storage", r"(451|421) 4\.(3|7)\.0 [Tt]emporary failure, try again later"),
     "imap": (r"t NO \[UNAVAILABLE\] .*", r"t NO \[UNAVAILABLE\] .*|\* BYE \[UNAVAILABLE\] .*"),
     "pop3": (r"-ERR \[SYS/TEMP\] .*", r"(-ERR \[SYS/(TEMP|PERM)\] .*)?"),
     "queue": (r"NO (disk full|too many open files): .*|WAITS", r"(NO|AWAY) .*|WAITS"),
     "admin": (r"NO .*", r"NO .*"), "tidy": (r"OK", r"OK|AWAY .*"), "files": (r"NO .*", r"NO .*"),
 }
 # Reads have no word for a lack of descriptors of their own: the conversation is given up for now.
-_WITHOUT_FILES = {"smtp": r"(451|421) 4\.3\.0 .*", "imap": r"\* BYE \[UNAVAILABLE\] .*", "pop3": r"(-ERR \[SYS/(TEMP|PERM)\] .*)?",
+_WITHOUT_FILES = {"smtp": r"(451|421) 4\.(3|7)\.0 [Tt]emporary failure, try again later", "imap": r"\* BYE \[UNAVAILABLE\] .*", "pop3": r"(-ERR \[SYS/(TEMP|PERM)\] .*)?",
                   "queue": r"AWAY .*"}
 
 

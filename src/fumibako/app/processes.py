@@ -39,6 +39,7 @@ from fumibako.proto.dns.answer import Answerer
 from fumibako.services.following import Following
 from fumibako.services.policy import Policy
 from fumibako.services.queue import QueueRunner
+from fumibako.store.base import StoreUnavailable
 
 Sockets = Mapping[str, list[socket]]        # listener name ("dns-udp" for datagrams) -> this worker's own sockets
 Ready = Callable[[], None]
@@ -133,12 +134,22 @@ class Worker:
             host = stream.peer.host
             async with admitted(self._parts.store, f"{name} {cap_key(host)}", host, self._caps.value) as welcome:
                 if welcome:
-                    await run_session(await self._service(name).open(stream), stream, self.stopping)
+                    await self._converse(self._service(name), stream)
                 else:
                     await stream.write(service.refuse("too many connections from your address"))
 
         context = self._parts.tls.context(name) if service.implicit_tls else None
         await serve(opened, session, tls_context=context, caps=self._held_caps, stopping=self.stopping, refuse=service.refuse)
+
+    async def _converse(self, service: _Service, stream: Stream) -> None:
+        try:
+            session = await service.open(stream)
+        except StoreUnavailable as error:       # before there is anybody who could say so
+            log.warning("%s: the store is away: %s", stream.peer, error)
+            if not service.implicit_tls or stream.tls:
+                await stream.write(service.refuse("temporary failure"))
+            return
+        await run_session(session, stream, self.stopping)
 
     def _service(self, name: str) -> _Service:
         """Of the parts of now."""

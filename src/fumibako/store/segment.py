@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NewType
 
-from fumibako.model.ops import Body
+from fumibako.model.ops import Body, Refusal
 from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import reach
 from fumibako.store.trouble import passing_refusal, refusal_of, tell
@@ -97,6 +97,16 @@ def settle_names(disk: DiskIO, directory: Path, registered: Collection[int]) -> 
             disk.rename(_unborn_path(directory, number), segment_path(directory, number))
         else:
             disk.unlink(_unborn_path(directory, number))
+
+
+def sync_directory(disk: DiskIO, directory: Path) -> None:
+    """SyncFailed; OSError where no descriptor is to be had for it: nothing was synced then, and it may be tried again."""
+    try:
+        disk.fsync_directory(directory)
+    except OSError as error:
+        if passing_refusal(error.errno or 0) is Refusal.NO_FILES:
+            raise
+        raise SyncFailed(str(error)) from error
 
 
 def blob_id(number: int, offset: int) -> BlobId:
@@ -217,17 +227,11 @@ class SegmentWriter:
             self._sync(descriptor)
         reach("segment-synced")
         if self._files_made:
-            self._sync_directory()
+            sync_directory(self._disk, self._directory)
 
     def _sync(self, descriptor: int) -> None:
         try:
             self._disk.fdatasync(descriptor)
-        except OSError as error:
-            raise SyncFailed(str(error)) from error
-
-    def _sync_directory(self) -> None:
-        try:
-            self._disk.fsync_directory(self._directory)
         except OSError as error:
             raise SyncFailed(str(error)) from error
 
