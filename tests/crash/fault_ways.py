@@ -53,9 +53,12 @@ class Way:
     world: str = "world"
     resumes: bool = False
     check: Callable[[Path], list[str]] = lambda place: []
+    sizes: bool = True          # False: what cannot be read is left out of a notice
 
     def open(self, place: Path, disk: DiskIO, seed: int) -> World | Bare:
-        return World(place / "data", disk, seed, seed * 3_600.0) if self.world == "world" else Bare(place, disk, opened=self.world == "engine")
+        if self.world == "world":
+            return World(place / "data", disk, seed, seed * 3_600.0)
+        return Bare(place, disk, opened=self.world == "engine")
 
 
 # -- what there is before --
@@ -133,8 +136,8 @@ def smtp(octets: bytes, *recipients: str, role: Role = Role.MX, chunks: int = 0,
         async with world.smtp_client(role) as client:
             if not client.greeting.startswith("220"):
                 return client.greeting
-            lines = ["LHLO c" if role is Role.LMTP else "EHLO c", "MAIL FROM:<x@b.example>", *(f"RCPT TO:<{one}>" for one in recipients)]
-            for line in lines:
+            hello = "LHLO c" if role is Role.LMTP else "EHLO c"
+            for line in (hello, "MAIL FROM:<x@b.example>", *(f"RCPT TO:<{one}>" for one in recipients)):
                 if not (reply := await client.ask(line.encode())).startswith("250"):
                     return reply
             if not cold:
@@ -149,8 +152,8 @@ def smtp(octets: bytes, *recipients: str, role: Role = Role.MX, chunks: int = 0,
                 return reply
             await client.ask(b"DATA")
             await client.send(octets + b".\r\n")
-            replies = {reply.partition(", id")[0] for reply in [await client.reply() for _ in range(len(recipients) if role is Role.LMTP else 1)]}
-            return " | ".join(sorted(replies))
+            replies = [await client.reply() for _ in range(len(recipients) if role is Role.LMTP else 1)]
+            return " | ".join(sorted({reply.partition(", id")[0] for reply in replies}))
     return deed     # type: ignore[return-value]
 
 
@@ -278,7 +281,7 @@ def administrator(work: Callable[[World], Awaitable[object]]) -> Deed:
 
 
 async def change_password(world: World) -> None:
-    await world.store.commit(SetPassword((await world.account(BOB)).id, PASSWORD))
+    await world.store.commit(SetPassword(BOB, PASSWORD))
 
 
 async def export(world: World) -> None:
@@ -330,7 +333,7 @@ def is_exported(place: Path) -> list[str]:
 
 async def again_export(world: World) -> None:
     """As a person does after a failure: the place is emptied first."""
-    import shutil  # noqa: PLC0415
+    import shutil
     shutil.rmtree(world.store.engine.directory.parent / "out", ignore_errors=True)
     await export(world)
 
@@ -415,19 +418,21 @@ WAYS = (
     Way("MOVE", "imap", imap(b"UID MOVE 1:3 Trash"), mail),
     Way("STORE", "imap", imap(b"UID STORE 1:3 +FLAGS (\\Seen $Label)"), mail),
     Way("EXPUNGE", "imap", imap(b"UID STORE 1:2 +FLAGS.SILENT (\\Deleted)", b"EXPUNGE"), mail, resumes=True),
-    Way("CREATE, RENAME, DELETE", "imap", imap(b"CREATE a", b"RENAME a b", b"DELETE b"), mail, resumes=True),
+    Way("CREATE", "imap", imap(b"CREATE a"), mail),
+    Way("RENAME", "imap", imap(b"RENAME Archive Old"), mail),
+    Way("DELETE", "imap", imap(b"DELETE Junk"), mail),
     Way("FETCH, from the greeting on", "imap", imap(b"FETCH 1:* (FLAGS BODY[])", cold=True), mail),
     Way("DELE, QUIT", "pop3", pop3, mail),
     Way("RETR, from the greeting on", "pop3", pop3_cold, mail),
     Way("attempt, Settle", "queue", attempts(1), queued(SMALL, FORWARDED), resumes=True),
     Way("attempt, Settle, large", "queue", attempts(1), queued(LARGE, FORWARDED), resumes=True),
-    Way("DSN", "queue", attempts(2, FAILED), queued(SMALL, FORWARDED), resumes=True),
+    Way("DSN", "queue", attempts(2, FAILED), queued(SMALL, FORWARDED), resumes=True, sizes=False),
     Way("local by the queue", "queue", attempts(2), queued(LARGE, ALICE, BOB, notify=1), resumes=True),
     Way("outbox", "queue", drain, queued(LARGE, FORWARDED), resumes=True),
     Way("purge", "tidy", tidy(15, 30), expunged, "engine", resumes=True),
     Way("compaction", "tidy", tidy(42, 43), expunged, "engine", resumes=True),
     Way("backup", "files", backup, mail, "engine", resumes=True, check=has_backup),
-    Way("restore", "files", bring_back, nobody, "nothing", resumes=True, check=is_whole),
+    Way("restore", "files", bring_back, nobody, "nothing", check=is_whole),
     Way("export", "admin", administrator(again_export), mail, resumes=True, check=is_exported),
     Way("import", "admin", administrator(import_), exported, resumes=True),
     Way("account add", "admin", administrator(lambda world: world.admin.add_account("carol@a.example", "a long password")), mail),

@@ -147,7 +147,7 @@ class Wire:
     """Octets out, lines in."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream, self._buffer, self.greeting = stream, b"", ""
+        self._stream, self._buffer, self.greeting, self.ended = stream, b"", "", False
 
     async def send(self, octets: bytes) -> None:
         await self._stream.write(octets)
@@ -167,6 +167,7 @@ class Wire:
                 except OSError:
                     octets = b""
                 if not octets:
+                    self.ended = True
                     return ""
                 self._buffer += octets
         line, _, self._buffer = self._buffer.partition(b"\r\n")
@@ -180,7 +181,7 @@ class Wire:
         """IMAP: the tagged response, "* BYE ..." or ""."""
         await self._stream.write(b"t " + text + b"\r\n")
         answer = await self.line()
-        while answer and not answer.startswith(("t ", "* BYE")):
+        while not self.ended and not answer.startswith(("t ", "* BYE")):
             answer = await self.line()
         return answer
 
@@ -214,4 +215,4 @@ class Log(logging.Handler):
         return [logging.Formatter().format(record) for record in self.records if record.exc_info]
 
 
-NAMES_A_PLACE = re.compile(r"(control|queue|mail)\.db|/(spool|seg|queue)\b|\.seg\b|\.new\b|shard-\d+|/backups/")
+NAMES_A_PLACE = re.compile(r"(control|queue|mail)\.db|/(spool|seg|queue|backups|data|out|RESTORING)\b|\.seg\b|\.new\b|shard-\d+")

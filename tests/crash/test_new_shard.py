@@ -12,7 +12,6 @@ import pytest
 
 from fumibako.model.ids import AccountId
 from fumibako.model.ops import AccountMade, AddAccount, Delivered, Refusal, Refused, Result
-from fumibako.store.base import StoreUnavailable
 from fumibako.store.disk import DiskIO
 from fumibako.store.sqlite import engine as engine_module
 from fumibako.store.sqlite.database import open_reader

@@ -20,7 +20,7 @@ from socket import socket
 
 from fumibako.app.admission import admitted
 from fumibako.app.build import Parts, build_notifier, build_parts, build_queue_runner, build_relay, changed_parts
-from fumibako.app.limits import is_full
+from fumibako.app.limits import files_allowed, is_full
 from fumibako.app.reload import with_changes
 from fumibako.app.storage import remote_store
 from fumibako.config import Config, ConfigError, load_config
@@ -30,6 +30,7 @@ from fumibako.faces.imap.conversation import ImapServices
 from fumibako.faces.opening import Door, open_imap, open_pop3, refuse_imap, refuse_pop3
 from fumibako.faces.pop3 import Pop3Services
 from fumibako.faces.serve import Session, run_session
+from fumibako.model.ops import Refusal
 from fumibako.net.clock import Clock
 from fumibako.net.listen import Caps, Refuse, cap_key, serve, within
 from fumibako.net.offload import Offload
@@ -40,6 +41,7 @@ from fumibako.services.following import Following
 from fumibako.services.policy import Policy
 from fumibako.services.queue import QueueRunner
 from fumibako.store.base import StoreUnavailable
+from fumibako.store.trouble import tell
 
 Sockets = Mapping[str, list[socket]]        # listener name ("dns-udp" for datagrams) -> this worker's own sockets
 Ready = Callable[[], None]
@@ -120,7 +122,10 @@ class Worker:
 
     def _held_caps(self) -> Caps | Awaitable[Caps]:
         """The settings; nobody more while files are short: storage, resolver and deliveries need some too."""
-        return replace(self._caps.value, total=0) if is_full() else self._caps.current()
+        if is_full():
+            tell("connections", Refusal.NO_FILES, f"{files_allowed()} are allowed, and four fifths of them open")
+            return replace(self._caps.value, total=0)
+        return self._caps.current()
 
     async def _read_caps(self) -> Caps:
         policy = Policy(await self._parts.store.settings())

@@ -9,6 +9,7 @@ Failure: StoreUnavailable and StoreRefused (disk full) pass through.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from fumibako.model.envelope import Envelope, Notify, Recipient
@@ -24,6 +25,8 @@ from fumibako.services.directory import Directory, Hosted, Nobody
 from fumibako.services.explain import explanation_of
 from fumibako.services.texts import N_, text
 from fumibako.store.base import Store
+
+log = logging.getLogger("fumibako.queue")
 
 HEADER_OCTETS = 64 * 1024       # of the original header section that a notice gives back
 FULL_OCTETS = 1024 * 1024       # RET=FULL is honoured up to this size (RFC 3461 §4.3 leaves the rest to us)
@@ -104,6 +107,11 @@ class Notifier:
         subject = _SUBJECTS[action]
         full = item.envelope.ret == "FULL" and action == "failed" and item.size_octets <= FULL_OCTETS
         end = item.size_octets if full else min(item.size_octets, HEADER_OCTETS)
+        try:
+            original = await self._store.read_queued(item.id, 0, end)
+        except OSError as error:        # damaged: better a notice without it than none
+            log.warning("message %d can't be read, its sender is told without it: %s", item.id, error)
+            original = b""
         return Dsn(
             fields=(
                 ("From", format_mailbox("Mail Delivery System", f"MAILER-DAEMON@{self._hostname}")),
@@ -115,8 +123,8 @@ class Notifier:
             text=letter(item, reports, self._hostname, zone),
             reporting_mta=self._hostname,
             recipients=tuple(_report(report, item, now_ms) for report in reports),
-            original=await self._store.read_queued(item.id, 0, end),
-            return_headers=not full,
+            original=original,
+            return_headers=not full or not original,
             envelope_id=item.envelope.envelope_id or None,
             arrival_ms=item.created_ms,
             zone_minutes=zone,

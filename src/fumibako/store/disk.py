@@ -31,13 +31,16 @@ class DiskIO:
 
     def pread(self, descriptor: int, size_octets: int, offset: int) -> bytes:
         """Short only at the end of the file."""
-        octets = os.pread(descriptor, size_octets, offset)
-        while octets and len(octets) < size_octets:
-            more = os.pread(descriptor, size_octets - len(octets), offset + len(octets))
-            if not more:
-                break
-            octets += more
-        return octets
+        try:
+            octets = os.pread(descriptor, size_octets, offset)
+            while octets and len(octets) < size_octets:
+                more = os.pread(descriptor, size_octets - len(octets), offset + len(octets))
+                if not more:
+                    break
+                octets += more
+            return octets
+        except OSError as error:
+            raise _named(error, descriptor) from None
 
     def pwrite(self, descriptor: int, octets: bytes | memoryview, offset: int) -> None:
         """All of it, or OSError."""

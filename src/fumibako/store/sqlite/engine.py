@@ -458,6 +458,8 @@ class Engine:
         try:
             piece = compaction.read_piece(unit, reader, number)
         except OSError as error:
+            if passing_refusal(error.errno or 0):
+                raise
             unit.left_alone.add(number)
             _log.error("segment %d of %s is not compacted: %s; fumibako check names what is damaged", number, unit.name, error)
             return False
