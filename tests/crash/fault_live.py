@@ -169,7 +169,7 @@ class Live:
                 tagged, _ = await peer.answer("APPEND", "INBOX", Literal(letter.octets))
             else:
                 await peer.select("INBOX")
-                tagged, _ = await peer.answer("UID STORE", b"1:*", "+FLAGS" if self._count % 2 else "-FLAGS", b"(\\Seen)")
+                tagged, _ = await peer.answer("UID STORE", b"1:*", b"+FLAGS" if self._count % 2 else b"-FLAGS", b"(\\Seen)")
             return f"{tagged.status} {tagged.code.partition(' ')[0]}".strip()
 
     async def _goes_on(self, case: Case, letter: Letter, reply: str) -> None:

@@ -64,7 +64,7 @@ def restore(directory: Path, source: Path, now_ms: int, progress: Callable[[int,
         disk.unlink(directory / MARK)
         try:
             disk.fsync_directory(directory)
-        except OSError as error:        # everything is there; with a power cut the mark may come back, and asks for the same again
+        except OSError as error:        # everything is there; the mark may come back with a power cut, and asks for it again
             tell(str(directory / MARK), refusal_of(error), error)
     return manifest
 

@@ -7,6 +7,7 @@ Failure: apsw.Error.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ Row = tuple[Any, ...]
 _STATEMENTS = 256
 _WRITES = frozenset({apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP, apsw.SQLITE_IOERR_SHMOPEN,
                      apsw.SQLITE_IOERR_TRUNCATE})
+_LOG_OCTETS = 1 << 20
 _LOCKED_MS = 1_000      # nobody but us may write; a program that does all the same is given this long
 _WRITER = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536", "temp_store = MEMORY",
            "wal_autocheckpoint = 2000")
@@ -116,7 +118,21 @@ def open_writer(path: Path, vfs: str = "") -> Database:
         error = as_os_error(error, database)
         database.abandon()
         raise error from None
+    _keep_room(path)
     return database
+
+
+def _keep_room(path: Path) -> None:
+    """The log gets blocks before it needs them: on a disk that others fill, flags, expunging and outcomes go on for a while.
+
+    What stands behind the last commit of a log means nothing. No lock of SQLite's is on this file, so it may be closed.
+    """
+    with contextlib.suppress(OSError):      # a file system that can't, or a disk that is full already
+        descriptor = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(descriptor, 0, _LOG_OCTETS)
+        finally:
+            os.close(descriptor)
 
 
 def open_reader(path: Path, vfs: str = "") -> Database:

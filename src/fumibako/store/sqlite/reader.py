@@ -69,6 +69,8 @@ class _Pool:
             with self._taken() as database:
                 yield database
         except (apsw.CantOpenError, apsw.IOError) as error:     # the file system, not what stands in the database
+            if not self._path.exists():
+                raise
             tell(str(self._path), Refusal.NO_FILES if isinstance(error, apsw.CantOpenError) else Refusal.DISK_ERROR, error)
             raise StoreUnavailable(f"{self._path}: {error}") from error
 
