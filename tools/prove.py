@@ -31,7 +31,7 @@ from tests.crash.machine import Machine
 from tests.crash.rounds import Campaign, Round
 from tests.support.ledger import Ledger
 from tests.support.server import Place, claimed_network
-from tools import damage, power
+from tools import damage, faults, power
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "proof.md"
@@ -188,6 +188,8 @@ def main() -> int:
         return power.main(sys.argv[2:])
     if sys.argv[1:2] == ["--damage"]:
         return damage.main(sys.argv[2:])
+    if sys.argv[1:2] == ["--faults"]:
+        return faults.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="make prove", description="Kill the server under load and count its mail.")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--deliveries", type=int, default=1_000, help="of each round")

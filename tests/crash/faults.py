@@ -155,7 +155,7 @@ class _Trial:
                 self.trigger.seen, self.trigger.at = 0, self.at
 
         try:
-            answer = await self.way.deed(world, arm)
+            answer: str = await self.way.deed(world, arm)
             self.trigger.mend()
             self.failed = world.failed
             if again and not self.failed and self.trigger.fired and (self.way.resumes or not is_success(answer)):
