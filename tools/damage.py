@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import random
-import subprocess
 import tempfile
 import time
 from collections import Counter
@@ -23,9 +22,8 @@ from typing import Any
 
 from tests.crash import damage
 from tests.crash.damage import Verdict
+from tools.record import PAGE, RESULTS, commit, replace, write_section
 
-ROOT = Path(__file__).parent.parent
-RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "proof.md"
 BEGIN, END = "<!-- written by the damage -->\n", "<!-- end of the damage -->\n"
 OUTCOMES = ("found", "without effect", "earlier", "missed")
 
@@ -50,12 +48,6 @@ def tell(number: int, verdict: Verdict) -> None:
         print(f"{number}: {verdict.damage.what}: {verdict.outcome} {verdict.differs[:3]} {verdict.faults}", flush=True)
     if number % 100 == 99:
         print(f"{number + 1:,} trials", flush=True)
-
-
-def commit() -> str:
-    """What is looked at; "+" after it: and something that is not committed."""
-    asked = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def summary(verdicts: list[Verdict], seed: int, took_s: float, looked_at: str) -> dict[str, Any]:
@@ -97,9 +89,8 @@ def section(found: dict[str, Any]) -> str:
 def write(found: dict[str, Any]) -> None:
     """The record and the page."""
     path = RESULTS / f"proof-damage-{found['date']}.json"
-    path.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf-8")
-    text = PAGE.read_text("utf-8")
-    PAGE.write_text(f"{text.partition(BEGIN)[0]}{BEGIN}{section(found)}{END}{text.partition(END)[2]}", "utf-8")
+    replace(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    write_section(PAGE, BEGIN, section(found), END)
 
 
 def main(arguments: list[str]) -> int:

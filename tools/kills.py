@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import platform
 import random
 import shutil
@@ -31,10 +30,8 @@ from tests.crash.machine import Machine
 from tests.crash.rounds import Campaign, Round
 from tests.support.ledger import Ledger
 from tests.support.server import Place, claimed_network
-from tools.power import commit, machine
+from tools.record import PAGE, RESULTS, commit, machine, replace, write_section
 
-ROOT = Path(__file__).parent.parent
-RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "proof.md"
 BEGIN, END = "<!-- written by make prove -->\n", "<!-- end -->\n"
 ROUNDS_OF_A_MACHINE = 10
 LETTERS = 500       # in the house whose commands are killed
@@ -149,10 +146,7 @@ class Record:
                  "acknowledged": one.acknowledged, "messages": one.messages, "changes": one.changes, "recovery_s": one.recovery_s,
                  "counts": one.verdicts.counts, "faults": one.verdicts.faults, "store_faults": one.store_faults}
                 for one in self.rounds]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".tmp")
-        beside.write_text(json.dumps({**self.found, "each": each}, indent=1) + "\n")
-        os.replace(beside, self.path)
+        replace(self.path, json.dumps({**self.found, "each": each}, indent=1) + "\n")
 
 
 def summary(rounds: list[Round], arguments: argparse.Namespace, took_s: float) -> dict[str, Any]:
@@ -202,9 +196,7 @@ def section(found: dict[str, Any]) -> str:
 
 def write_page(found: dict[str, Any]) -> None:
     """The result into docs/proof.md."""
-    text = PAGE.read_text("utf-8")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}{section(found)}{END}{after}", "utf-8")
+    write_section(PAGE, BEGIN, section(found), END)
 
 
 def main(words: list[str]) -> int:

@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -27,9 +24,8 @@ from tests.crash.power import Part, Plan, cut_power
 from tests.crash.power_disk import FILE_SYSTEMS, reason_against
 from tests.crash.power_work import WORKLOADS
 from tests.support.server import claimed_network
+from tools.record import PAGE, RESULTS, commit, machine, replace, write_section
 
-ROOT = Path(__file__).parent.parent
-RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "proof.md"
 BEGIN, END = "<!-- written by the power cut -->\n", "<!-- end of the power cut -->\n"
 MAIL = ("lost", "corrupt", "phantom", "duplicate", "partial")
 _EXAMPLES = 20
@@ -100,33 +96,12 @@ def record(part: Part, proved: str) -> dict[str, Any]:
     }
 
 
-def machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-
-
-def commit() -> str:
-    """What was proved; "+" after it: and something that is not committed. The results themselves don't count."""
-    def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    changed = ask("status", "--porcelain", "--untracked-files=no", "--", "src", "tests", "tools")
-    return (ask("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
-
-
 def write(found: dict[str, Any], results: Path) -> None:
     """Both files, each replaced as a whole."""
-    results.parent.mkdir(parents=True, exist_ok=True)
-    _replace(results, json.dumps(found, indent=1) + "\n")
+    replace(results, json.dumps(found, indent=1) + "\n")
     if results.parent != RESULTS:
         return      # a trial
-    text = PAGE.read_text("utf-8")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    _replace(PAGE, f"{before}{BEGIN}{section(found)}{END}{after}")
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, "utf-8")
-    new.replace(path)
+    write_section(PAGE, BEGIN, section(found), END)
 
 
 def section(found: dict[str, Any]) -> str:

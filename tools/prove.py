@@ -14,9 +14,9 @@ import sys
 import traceback
 from datetime import datetime, timedelta
 
-from tools import damage, kills, power, total
+from tools import damage, faults, kills, power, total
 
-PARTS = {"--kills": kills.main, "--power": power.main, "--damage": damage.main}
+PARTS = {"--kills": kills.main, "--power": power.main, "--damage": damage.main, "--faults": faults.main}
 KILLS_SHARE, POWER_SHARE = 0.45, 0.43      # of the minutes; what is left is for commands and damage
 STATES = 250        # of each work on each file system
 

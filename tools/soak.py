@@ -36,7 +36,7 @@ from tests.crash.sink import Sink
 from tests.support.lag import ask_lag
 from tests.support.ledger import Entry, Ledger, Verdicts, make_letter
 from tests.support.server import Place, claimed_network
-from tools.prove import PAGE, RESULTS, commit
+from tools.record import PAGE, RESULTS, commit, replace, write_section
 
 BEGIN, END = "<!-- written by the soak -->\n", "<!-- end of the soak -->\n"
 SHARE = 0.7                         # of the measured maximum
@@ -254,10 +254,8 @@ def section(found: dict[str, Any]) -> str:
 def write(found: dict[str, Any]) -> Path:
     """The file of this run, and its part of docs/proof.md."""
     path = RESULTS / f"soak-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    text = PAGE.read_text("utf-8")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}{section(found)}{END}{after}", "utf-8")
+    replace(path, json.dumps(found, indent=1) + "\n")
+    write_section(PAGE, BEGIN, section(found), END)
     return path
 
 

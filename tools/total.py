@@ -19,9 +19,8 @@ from typing import Any
 import fumibako
 from tests.crash.power_disk import FILE_SYSTEMS
 from tools.power import MAIL
+from tools.record import RESULTS, ROOT, replace, write_section
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench" / "results"
 FIRST_SEED = 2025
 BEGIN, END = "<!-- written by tools.prove --release -->\n", "<!-- end of the sum -->\n"
 PATIENT = ("KeyboardInterrupt", "SystemExit")       # who waited ended it: no fault of the server
@@ -44,12 +43,9 @@ def add_up(results: Path = RESULTS, readmes: Path = ROOT) -> bool:
                 runs[run["id"]] = _larger(runs.get(run["id"]), run)
     found: dict[str, Any] = {
         "version": fumibako.__version__, "sum": summed(list(runs.values())), "left_out": left_out, "runs": list(runs.values())}
-    _replace(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    replace(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     for name, words in SENTENCES.items():
-        text = (readmes / name).read_text("utf-8")
-        before_it, after_it = text.partition(BEGIN)[0], text.partition(END)[2]
-        assert len(before_it) < len(text) and after_it, f"{name} has no place for the sum"
-        _replace(readmes / name, f"{before_it}{BEGIN}{words(found, path.name)}\n{END}{after_it}")
+        write_section(readmes / name, BEGIN, f"{words(found, path.name)}\n", END)
     print(english(found, path.name), flush=True)
     return bool(found["sum"]["faults"] == 0)
 
@@ -147,9 +143,3 @@ SENTENCES: dict[str, Callable[[dict[str, Any], str], str]] = {"README.md": engli
 
 def _is_whole(of: dict[str, Any]) -> bool:
     return bool(of["messages"] and of["kills"] and of["cuts"])
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, "utf-8")
-    new.replace(path)

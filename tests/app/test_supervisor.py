@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 from fumibako.app.supervisor import Role, Supervisor
 from fumibako.net.clock import Clock
@@ -72,6 +74,33 @@ def test_a_role_that_dies_is_started_again(tmp_path: Path) -> None:
 
     assert in_child(supervise) == 0
     assert log.read_text().count("life") >= 3
+
+
+def test_no_process_to_be_had_ends_nobody(tmp_path: Path) -> None:
+    """A role died and no new process could be made: the supervisor itself fell over, and with it the whole server."""
+    log, real = tmp_path / "log", os.fork
+
+    def dying(ready: Callable[[], None]) -> int:
+        note(log, "life")
+        if log.read_text().count("life") == 2:
+            os.kill(os.getppid(), signal.SIGTERM)
+        ready()
+        return 70
+
+    def fork() -> int:
+        if "life" in log.read_text() and log.read_text().count("refused") < 3:
+            note(log, "refused")
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return real()
+
+    def supervise() -> int:
+        with mock.patch("os.fork", fork):
+            return Supervisor([staying(log, "storage"), Role("worker", dying)]).run(lambda: None)
+
+    log.touch()
+    assert in_child(supervise) == 0
+    assert log.read_text().count("refused") == 3 and log.read_text().count("life") == 2
+    assert log.read_text().count("start storage") == 1
 
 
 def test_a_role_that_was_ready_and_died_before_anybody_looked_is_started_again(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fumibako.model.frames import Command
 from fumibako.model.ids import AccountId, MailboxId, QueueId, TraceId, Uid
 from fumibako.model.ops import Done, Refused
 from fumibako.model.queue import DAY_MS, MINUTE_MS, Outcome, OutcomeKind
-from fumibako.store.base import StoreUnavailable
+from fumibako.store.base import StoreRefused, StoreUnavailable
 from fumibako.store.check import check
 from fumibako.store.disk import DiskIO
 from fumibako.store.spool import SpoolWriter
@@ -88,7 +88,7 @@ class Teller:
         try:
             writer.write(octets(number, LARGE))
             return asyncio.run(writer.finish(trace(number)))
-        except OSError:
+        except StoreRefused:
             writer.abandon()
             raise
 
@@ -117,13 +117,13 @@ class Teller:
         ]
 
     def tell(self, step: Callable[[], list[Command]]) -> bool:
-        """One batch; False when the disk is full for one of it. EngineFailed passes through."""
+        """One batch; False when the disk is full, or did not make a file, for one of it. EngineFailed passes through."""
         try:
             batch = step()
-        except OSError:
+        except StoreRefused:
             return False
         results = [result for result, _ in self.engine.execute(batch, NOW_MS)]
-        assert not any(isinstance(result, Refused) and result.refusal is not ops.Refusal.DISK_FULL for result in results), results
+        assert not any(isinstance(result, Refused) and result.refusal not in ops.PASSING for result in results), results
         return not any(isinstance(result, Refused | StoreUnavailable) for result in results)
 
     def tidy(self) -> None:

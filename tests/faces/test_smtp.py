@@ -8,10 +8,10 @@ import ssl
 import pytest
 
 from fumibako.faces.smtp import ERRORS_MAX, Role, refuse_connection
-from fumibako.model.ops import AddAccount, Charge, Deliver
+from fumibako.model.ops import AddAccount, Charge, Deliver, Refusal
 from fumibako.net.tls import ServerTls, end_point_binding, opportunistic_client, read_pair
 from fumibako.proto.sasl.scram import ScramClient
-from fumibako.store.base import StoreUnavailable
+from fumibako.store.base import StoreRefused, StoreUnavailable
 from fumibako.store.disk import DiskIO
 from tests.support.certificates import write_pair
 from tests.support.mailhouse import MESSAGE, NO_PASSWORD, MailHouse
@@ -214,7 +214,7 @@ async def test_the_disk_is_full(house: MailHouse, monkeypatch: pytest.MonkeyPatc
     writer = type(house.store.body_writer())
 
     def full(self, octets):
-        raise OSError(28, "No space left on device")
+        raise StoreRefused(Refusal.DISK_FULL)
 
     monkeypatch.setattr(writer, "write", full)
     async with house.connected() as client:

@@ -3,6 +3,8 @@
 import email
 import email.policy
 
+import pytest
+
 from fumibako.model.queue import Outcome, OutcomeKind
 from fumibako.services.explain import explanation_of
 from fumibako.services.texts import text
@@ -42,6 +44,21 @@ async def test_a_notice_whole(house: MailHouse) -> None:
 async def test_the_whole_message_comes_back_when_asked_for(house: MailHouse) -> None:
     notice = await notice_of(house, NEVER, ret="FULL")
     assert b"Hello." in list(notice.iter_parts())[2].as_bytes()
+
+
+async def test_a_message_that_cannot_be_read_has_its_notice_all_the_same(
+        house: MailHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its failure was a bug, again and again, until the message was set aside without a word to anybody."""
+    async def damaged(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(house.store, "read_queued", damaged)
+    house.relay.outcomes = {"x@example.com": [NEVER]}
+    await enqueue(house, "x@example.com", ret="FULL")
+    await house.runner().step()
+    monkeypatch.undo()
+    [octets] = await notices(house)
+    assert b"Final-Recipient: rfc822; x@example.com" in octets and b"text/rfc822-headers" in octets
 
 
 async def test_an_alias_keeps_its_targets_to_itself(house: MailHouse) -> None:

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fumibako.model.ops import Refusal
 from fumibako.proto.message.header import fields
 from fumibako.services.intake import HEADER_MAX, MessageWriter
 from fumibako.services.receive import without_forgeries
 from fumibako.services.submit import completed
+from fumibako.store.base import StoreRefused
 
 
 class Written:
@@ -85,10 +87,11 @@ def test_a_header_without_end_is_not_held_for_ever(size: int) -> None:
 def test_a_full_disk_is_told_at_the_end() -> None:
     class Full(Written):
         def write(self, octets: bytes) -> None:
-            raise OSError(28, "No space left on device")
+            raise StoreRefused(Refusal.DISK_FULL)
 
     writer = MessageWriter(SimpleNamespace(store=SimpleNamespace(body_writer=Full)), lambda header: header)
     writer.write(b"A: 1\r\n\r\n")
     writer.write(b"more")
     writer.close()
-    assert asyncio.run(writer.finish(b"")) is None
+    with pytest.raises(StoreRefused):
+        asyncio.run(writer.finish(b""))

@@ -121,7 +121,7 @@ async def test_a_full_disk_refuses_the_append(house: House, monkeypatch: pytest.
     appending.begin((), 0)
 
     def full(_: bytes) -> None:
-        raise OSError(28, "No space left on device")
+        raise StoreRefused(Refusal.DISK_FULL)
 
     monkeypatch.setattr(type(appending._writers[0]), "write", lambda self, octets: full(octets))
     appending.write(b"x")

@@ -63,6 +63,18 @@ class FailingDisk(DiskIO):
         if name == self.fail:
             raise OSError(self.code, f"injected into {name}")
 
+    def open_new(self, path: Path) -> int:
+        self._perhaps("open_new")
+        return super().open_new(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._perhaps("rename")
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._perhaps("unlink")
+        super().unlink(path)
+
     def pwrite(self, descriptor: int, octets: bytes | memoryview, offset: int) -> None:
         self._perhaps("pwrite")
         super().pwrite(descriptor, octets, offset)

@@ -97,6 +97,45 @@ def test_drop_frees_the_places_of_a_failed_batch(tmp_path: Path, writer: Segment
     assert again == lost and read(tmp_path, first, 5) == b"first" and read(tmp_path, again, 5) == b"later"
 
 
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE])
+def test_bug_a_segment_was_closed_twice_where_the_next_could_not_be_opened(
+        tmp_path: Path, writer: SegmentWriter, disk: FailingDisk, code: int) -> None:
+    """The writer went on with the number of the closed descriptor, which another file had by then."""
+    first = writer.append(body(b"first"), trace(1), ())
+    writer.flush()
+    writer.keep()
+    writer.limit_octets = 200
+    disk.fail, disk.code = "open_new", code
+    mark = writer.mark()
+    with pytest.raises(OSError, match="injected"):
+        writer.append(body(b"x" * 100), trace(2), ())
+    writer.rewind(mark)
+    writer.drop()
+    disk.fail = ""
+    bystander = (tmp_path / "bystander").open("wb")     # gets the lowest free number
+    for number in range(3, 6):
+        blob = writer.append(body(b"%d" % number * 100), trace(number), ())
+        writer.flush()
+        writer.keep()
+        assert read(tmp_path, blob, 100) == b"%d" % number * 100
+    bystander.close()
+    assert (tmp_path / "bystander").stat().st_size == 0 and read(tmp_path, first, 5) == b"first"
+
+
+def test_bug_no_room_for_a_name_ended_the_store_behind_a_commit(
+        tmp_path: Path, writer: SegmentWriter, disk: FailingDisk) -> None:
+    blob = writer.append(body(b"first"), trace(1), ())
+    writer.flush()
+    disk.fail, disk.code = "rename", errno.ENOSPC
+    writer.keep()
+    assert writer.unregistered == [] and read(tmp_path, blob, 5) == b"first"
+    disk.fail = ""
+    writer.append(body(b"next"), trace(2), ())
+    writer.flush()
+    writer.keep()
+    assert [path.name for path in (tmp_path / "seg").iterdir()] == ["0000000001.seg"]
+
+
 @pytest.mark.parametrize("name", ["fdatasync", "fsync_directory"])
 def test_a_failed_sync_says_so(writer: SegmentWriter, disk: FailingDisk, name: str) -> None:
     writer.append(body(), trace(1), ())

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fumibako.model.ids import TraceId
-from fumibako.store.base import INLINE_OCTETS
+from fumibako.model.ops import Refusal
+from fumibako.store.base import INLINE_OCTETS, StoreRefused
 from fumibako.store.disk import DiskIO
 from fumibako.store.segment import HEADER_OCTETS
 from fumibako.store.spool import SpoolWriter
@@ -70,8 +71,9 @@ async def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> Non
     disk = FailingDisk()
     disk.fail, disk.code = "pwrite", errno.ENOSPC
     one = writer(tmp_path, disk)
-    with pytest.raises(OSError, match="injected"):
+    with pytest.raises(StoreRefused, match="injected") as refused:
         one.write(bytes(INLINE_OCTETS + 1))
+    assert refused.value.refusal is Refusal.DISK_FULL
     one.abandon()
     assert os.listdir(tmp_path) == []
 
@@ -81,8 +83,9 @@ async def test_finish_is_durable_or_an_error(tmp_path: Path) -> None:
     one = writer(tmp_path, disk)
     one.write(bytes(INLINE_OCTETS + 1))
     disk.fail = "fdatasync"
-    with pytest.raises(OSError, match="injected"):
+    with pytest.raises(StoreRefused, match="injected") as refused:
         await one.finish(TRACE)
+    assert refused.value.refusal is Refusal.DISK_ERROR
     one.abandon()
     assert os.listdir(tmp_path) == []
 

@@ -44,7 +44,7 @@ from fumibako.store.check import check
 from fumibako.store.local import LocalStore
 from fumibako.store.restore import is_half_restored
 from fumibako.store.schema import NewerSchema, SchemaError
-from fumibako.store.sqlite.engine import DirectoryDamaged, DirectoryInUse, create
+from fumibako.store.sqlite.engine import DirectoryDamaged, DirectoryInUse, EngineFailed, create
 from fumibako.store.sqlite.opening import demand_usable
 
 
@@ -198,7 +198,7 @@ def _said_plainly() -> Iterator[None]:
         problem = N_("{path} was written by a newer Fumibako: it has schema {found}, and this one ({version}) knows schema "
                      "{known} at most. Going back is not possible: install the newer version again, or restore a backup")
         raise HouseError(problem, path=error.path, found=error.found, known=error.known, version=__version__) from None
-    except (SchemaError, DirectoryDamaged) as error:
+    except (SchemaError, DirectoryDamaged, EngineFailed, OSError) as error:
         raise HouseError(N_("the store does not open: {error}"), error=error) from None
 
 

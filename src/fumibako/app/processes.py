@@ -20,7 +20,7 @@ from socket import socket
 
 from fumibako.app.admission import admitted
 from fumibako.app.build import Parts, build_notifier, build_parts, build_queue_runner, build_relay, changed_parts
-from fumibako.app.limits import is_full
+from fumibako.app.limits import files_allowed, is_full
 from fumibako.app.reload import with_changes
 from fumibako.app.storage import remote_store
 from fumibako.config import Config, ConfigError, load_config
@@ -30,6 +30,7 @@ from fumibako.faces.imap.conversation import ImapServices
 from fumibako.faces.opening import Door, open_imap, open_pop3, refuse_imap, refuse_pop3
 from fumibako.faces.pop3 import Pop3Services
 from fumibako.faces.serve import Session, run_session
+from fumibako.model.ops import Refusal
 from fumibako.net.clock import Clock
 from fumibako.net.lag import LagMeter
 from fumibako.net.listen import Caps, Refuse, cap_key, serve, within
@@ -40,6 +41,8 @@ from fumibako.proto.dns.answer import Answerer
 from fumibako.services.following import Following
 from fumibako.services.policy import Policy
 from fumibako.services.queue import QueueRunner
+from fumibako.store.base import StoreUnavailable
+from fumibako.store.trouble import tell
 
 Sockets = Mapping[str, list[socket]]        # listener name ("dns-udp" for datagrams) -> this worker's own sockets
 Ready = Callable[[], None]
@@ -123,7 +126,10 @@ class Worker:
 
     def _held_caps(self) -> Caps | Awaitable[Caps]:
         """The settings; nobody more while files are short: storage, resolver and deliveries need some too."""
-        return replace(self._caps.value, total=0) if is_full() else self._caps.current()
+        if is_full():
+            tell("connections", Refusal.NO_FILES, f"{files_allowed()} are allowed, and four fifths of them open")
+            return replace(self._caps.value, total=0)
+        return self._caps.current()
 
     async def _read_caps(self) -> Caps:
         policy = Policy(await self._parts.store.settings())
@@ -136,7 +142,7 @@ class Worker:
         async def session(stream: Stream) -> None:
             async with admitted(self._parts.store, self._claims(name, stream.peer.host)) as exceeded:
                 if not exceeded:
-                    await run_session(await self._service(name).open(stream), stream, self.stopping)
+                    await self._converse(self._service(name), stream)
                 else:
                     whose = "" if exceeded == name else " from your address"
                     await stream.write(service.refuse(f"too many connections{whose}"))
@@ -151,6 +157,16 @@ class Worker:
         if host and "/" not in host and not within(host, caps.exempt):
             claims.insert(0, (f"{name} {cap_key(host)}", caps.per_address))
         return claims
+
+    async def _converse(self, service: _Service, stream: Stream) -> None:
+        try:
+            session = await service.open(stream)
+        except StoreUnavailable as error:       # before there is anybody who could say so
+            log.warning("%s: the store is away: %s", stream.peer, error)
+            if not service.implicit_tls or stream.tls:
+                await stream.write(service.refuse("temporary failure"))
+            return
+        await run_session(session, stream, self.stopping)
 
     def _service(self, name: str) -> _Service:
         """Of the parts of now."""

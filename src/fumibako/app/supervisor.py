@@ -111,18 +111,32 @@ class Supervisor:
     # -- one child --
 
     def _start(self, child: _Child) -> None:
-        read_fd, write_fd = os.pipe()
         parent = os.getpid()
         # What is imported stays: else each child's first full collection walks through all of it, which takes 30 ms in
         # which it does nothing else, and makes pages its own that all could share.
         gc.collect()
         gc.freeze()
-        process = os.fork()
+        read_fd, write_fd = os.pipe()
+        try:
+            process = os.fork()
+        except OSError:
+            os.close(read_fd)
+            os.close(write_fd)
+            raise
         if process == 0:
             os.close(read_fd)
             self._be(child.role, write_fd, parent)
         os.close(write_fd)
         child.process, child.ready_fd, child.started_s, child.was_ready = process, read_fd, self.clock.monotonic_s(), False
+
+    def _start_again(self, child: _Child, now_s: float) -> None:
+        """No descriptor or no process to be had: the others go on, and it is tried again."""
+        try:
+            self._start(child)
+        except OSError as error:
+            child.pause_s = min(max(child.pause_s * 2, 0.1), LONGEST_PAUSE_S)
+            child.due_s = now_s + child.pause_s
+            log.error("%s can't be started: %s; tried again in %.1f s", child.role.name, error.strerror, child.pause_s)
 
     def _be(self, role: Role, ready_fd: int, parent: int) -> None:
         """The child's whole life; never returns."""
@@ -164,7 +178,7 @@ class Supervisor:
         dead = [child for child in self._children if not child.process]
         for child in dead:
             if child.due_s <= now:
-                self._start(child)
+                self._start_again(child, now)
         waiting = [child.due_s - now for child in dead if child.due_s > now]
         starting = {child.ready_fd: child for child in self._children if child.ready_fd >= 0}
         for descriptor in self._wait(list(starting), min([*waiting, self._beat(now)])):

@@ -467,7 +467,14 @@ class Refusal(enum.StrEnum):
     LIMIT = "limit reached"             # e.g. the 59th keyword
     FROZEN = "account is being moved"
     NOT_ALLOWED = "not allowed"         # e.g. deleting INBOX
-    DISK_FULL = "disk full"
+    DISK_FULL = "disk full"             # or the quota of the server's user on it
+    NO_FILES = "too many open files"
+    LOCKED = "database locked"          # by a program that is none of ours
+    DISK_ERROR = "disk error"           # and nothing was done
+
+
+# These pass: the same operation may be tried again later.
+PASSING = frozenset({Refusal.DISK_FULL, Refusal.NO_FILES, Refusal.LOCKED, Refusal.DISK_ERROR})
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True, array_like=True):

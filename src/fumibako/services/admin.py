@@ -69,6 +69,10 @@ REFUSALS: dict[Refusal, str] = {
     Refusal.FROZEN: N_("{name} is being moved; try again later"),
     Refusal.LIMIT: N_("{name}: a limit is reached"),
     Refusal.DISK_FULL: N_("the disk is full, and nothing was changed; free some space on it and try again"),
+    Refusal.NO_FILES: N_("the server may open no more files, and nothing was changed; raise LimitNOFILE (ulimit -n), or try "
+                         "again later"),
+    Refusal.LOCKED: N_("another program has locked a database of the server, and nothing was changed; end it and try again"),
+    Refusal.DISK_ERROR: N_("the disk failed, and nothing was changed; look at the system's log"),
 }
 
 

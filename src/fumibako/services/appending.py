@@ -12,7 +12,7 @@ from __future__ import annotations
 from fumibako.model.account import Account
 from fumibako.model.ids import TraceId
 from fumibako.model.mailbox import Mailbox
-from fumibako.model.ops import Append, Appended, Delivered, Refusal
+from fumibako.model.ops import Append, Appended, Delivered
 from fumibako.net.clock import Clock
 from fumibako.proto.message.cache import pack_index
 from fumibako.proto.message.index import Indexer
@@ -34,7 +34,7 @@ class Appending:
         self._flags: tuple[str, ...] = ()
         self._internal_date = 0
         self._indexer = Indexer()
-        self._full = False
+        self._failure: StoreRefused | None = None
 
     def begin(self, flags: tuple[str, ...], internal_date: int | None) -> None:
         """A message follows. internal_date: ms UTC, None for now."""
@@ -45,22 +45,19 @@ class Appending:
 
     def write(self, octets: bytes) -> None:
         """The next octets of the message; a full disk is told by end()."""
-        if self._full:
+        if self._failure:
             return
         self._indexer.feed(octets)
         try:
             self._writers[-1].write(octets)
-        except OSError:
-            self._full = True
+        except StoreRefused as error:
+            self._failure = error
 
     async def end(self) -> None:
         """The message is complete."""
-        if self._full:
-            raise StoreRefused(Refusal.DISK_FULL)
-        try:
-            body = await self._writers[-1].finish(self._trace_id)
-        except OSError as error:
-            raise StoreRefused(Refusal.DISK_FULL, str(error)) from None
+        if self._failure:
+            raise self._failure
+        body = await self._writers[-1].finish(self._trace_id)
         index = self._indexer.close()
         threading = threading_of(index.summary, await self._store.secret("thread"))
         self._messages.append(Appended(body, pack_index(index), self._flags, self._internal_date, threading))

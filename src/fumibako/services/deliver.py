@@ -30,6 +30,7 @@ REFUSALS = {
     Refusal.FROZEN: Outcome(OutcomeKind.DEFERRED, "4.2.1", "mailbox is being moved"),
     Refusal.NO_SUCH_ACCOUNT: Outcome(OutcomeKind.FAILED, "5.1.1", "no such mailbox here"),
     Refusal.DISK_FULL: Outcome(OutcomeKind.DEFERRED, "4.3.1", "insufficient system storage"),
+    Refusal.NO_FILES: Outcome(OutcomeKind.DEFERRED, "4.3.1", "insufficient system resources"),
 }
 ABSENCES = {
     Absence.NO_SUCH_MAILBOX: REFUSALS[Refusal.NO_SUCH_ACCOUNT],

@@ -9,6 +9,7 @@ Failure: StoreUnavailable and StoreRefused (disk full) pass through.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from fumibako.model.envelope import Envelope, Notify, Recipient
@@ -24,6 +25,8 @@ from fumibako.services.directory import Directory, Hosted, Nobody
 from fumibako.services.explain import explanation_of
 from fumibako.services.texts import N_, text
 from fumibako.store.base import Store
+
+log = logging.getLogger("fumibako.queue")
 
 HEADER_OCTETS = 64 * 1024       # of the original header section that a notice gives back
 FULL_OCTETS = 1024 * 1024       # RET=FULL is honoured up to this size (RFC 3461 §4.3 leaves the rest to us)
@@ -87,8 +90,12 @@ class Notifier:
         trace_id, now_ms = self._clock.trace_id(), self._clock.now_ms()
         octets = format_dsn(await self._values(item, reports, trace_id, now_ms))
         writer = self._store.body_writer()
-        writer.write(octets)
-        body = await writer.finish(trace_id)
+        try:
+            writer.write(octets)
+            body = await writer.finish(trace_id)
+        except BaseException:
+            writer.abandon()
+            raise
         paths = (item.envelope.reverse_path, *(recipient.forward_path for recipient in recipients))
         utf8 = not all(path.isascii() for path in paths)
         envelope = Envelope("", recipients, "7BIT" if octets.isascii() else "8BITMIME", utf8)
@@ -100,6 +107,11 @@ class Notifier:
         subject = _SUBJECTS[action]
         full = item.envelope.ret == "FULL" and action == "failed" and item.size_octets <= FULL_OCTETS
         end = item.size_octets if full else min(item.size_octets, HEADER_OCTETS)
+        try:
+            original = await self._store.read_queued(item.id, 0, end)
+        except OSError as error:        # damaged: better a notice without it than none
+            log.warning("message %d can't be read, its sender is told without it: %s", item.id, error)
+            original = b""
         return Dsn(
             fields=(
                 ("From", format_mailbox("Mail Delivery System", f"MAILER-DAEMON@{self._hostname}")),
@@ -111,8 +123,8 @@ class Notifier:
             text=letter(item, reports, self._hostname, zone),
             reporting_mta=self._hostname,
             recipients=tuple(_report(report, item, now_ms) for report in reports),
-            original=await self._store.read_queued(item.id, 0, end),
-            return_headers=not full,
+            original=original,
+            return_headers=not full or not original,
             envelope_id=item.envelope.envelope_id or None,
             arrival_ms=item.created_ms,
             zone_minutes=zone,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from fumibako.model.address import address_key
 from fumibako.model.envelope import Envelope, Notify, Peer, Recipient
 from fumibako.model.ids import TraceId
-from fumibako.model.ops import Body, Deliver, Enqueue, LocalRecipient, Outgoing, Refusal, Threading
+from fumibako.model.ops import PASSING, Body, Deliver, Enqueue, LocalRecipient, Outgoing, Refusal, Threading
 from fumibako.model.verdict import Verdict
 from fumibako.net.clock import Clock
 from fumibako.proto.message.cache import pack_index
@@ -41,6 +41,7 @@ REFUSALS = {
     Refusal.NO_SUCH_ACCOUNT: "no-such-mailbox",
     Refusal.FROZEN: "mailbox-frozen",
     Refusal.DISK_FULL: "system-full",
+    Refusal.NO_FILES: "system-full",
 }
 
 
@@ -86,10 +87,10 @@ class MessageWriter:
         self._in_header = True
         self.header = b""           # as it came, once it is whole
         self.header_cut = False     # longer than HEADER_MAX
-        self.disk_full = False
+        self.failure: StoreRefused | None = None        # the octets could not be kept
 
     def write(self, octets: bytes) -> None:
-        """The next octets; a full disk is told by finish()."""
+        """The next octets; a full disk is raised by finish()."""
         if not self._in_header:
             self._store_octets(octets)
             return
@@ -109,13 +110,13 @@ class MessageWriter:
         self._store_octets(self._edit(self.header) + rest)
 
     def _store_octets(self, octets: bytes) -> None:
-        if self.disk_full or not octets:
+        if self.failure or not octets:
             return
         self._indexer.feed(octets)
         try:
             self._writer.write(octets)
-        except OSError:
-            self.disk_full = True
+        except StoreRefused as error:
+            self.failure = error
 
     def close(self) -> None:
         """No more octets come: a message may end within its header section."""
@@ -127,14 +128,11 @@ class MessageWriter:
         """Received fields of the header as it came."""
         return sum(field.name.lower() == b"received" for field in fields(self.header))
 
-    async def finish(self, trace_id: TraceId) -> Content | None:
-        """The message, durable as far as a body alone can be; None: the disk is full."""
-        if self.disk_full:
-            return None
-        try:
-            body = await self._writer.finish(trace_id)
-        except OSError:
-            return None
+    async def finish(self, trace_id: TraceId) -> Content:
+        """The message, durable as far as a body alone can be; StoreRefused: the disk is full, or fails."""
+        if self.failure:
+            raise self.failure
+        body = await self._writer.finish(trace_id)
         index = self._indexer.close()
         return Content(body, pack_index(index), threading_of(index.summary, await self._house.thread_key()))
 
@@ -221,9 +219,10 @@ class Transaction:
             verdict = await self.check_header(writer.header)
         if verdict.refused:
             return self._all(self._told(verdict, "message"))
-        content = await writer.finish(self.trace_id)
-        if content is None:
-            return self._all(self._told(refuse("system-full"), "message"))
+        try:
+            content = await writer.finish(self.trace_id)
+        except StoreRefused as error:
+            return self._all(self._told(_refused(error), "message"))
         return await self._commit(content)
 
     def abandon(self) -> None:
@@ -261,7 +260,7 @@ class Transaction:
         try:
             return self._all(await self._deliver(content, locals_, remotes))
         except StoreRefused as error:
-            if error.refusal is Refusal.DISK_FULL or len(locals_) + len(remotes) == 1:
+            if error.refusal in PASSING or len(locals_) + len(remotes) == 1:
                 raise
         # One recipient stood in the way of all: the others get theirs through the queue, or, by LMTP, one by one.
         return await (self._deliver_each(content) if self._one_reply_each else self._enqueue_all(content))

@@ -24,12 +24,12 @@ from typing import Protocol, TypeVar
 from fumibako.model.change import Notice, Rang
 from fumibako.model.envelope import Notify
 from fumibako.model.ops import (
+    PASSING,
     DrainOutbox,
     Lease,
     Leased,
     RecipientOutcome,
     ReclaimLeases,
-    Refusal,
     Settle,
     ShiftQueue,
     WatchQueue,
@@ -283,6 +283,9 @@ class QueueRunner:
             raise
         except TimeoutError:
             return self._same(attempt, Outcome(OutcomeKind.DEFERRED, "4.4.2", "the attempt took too long"))
+        except OSError as error:        # a file of ours or a descriptor: relays tell of their own in outcomes
+            log.warning("message %d is tried again later: %s", attempt.item.id, error)
+            return self._same(attempt, Outcome(OutcomeKind.DEFERRED, "4.3.0", "temporary failure of this server"))
         except Exception:
             log.exception("delivery of message %d to %s failed", attempt.item.id, destination or "our accounts")
             return self._same(attempt, Outcome(OutcomeKind.DEFERRED, "4.3.0", "temporary failure of this server"))
@@ -328,9 +331,9 @@ class QueueRunner:
             try:
                 return await step()
             except (StoreUnavailable, StoreRefused) as error:
-                full = isinstance(error, StoreRefused) and error.refusal is Refusal.DISK_FULL
+                passes = isinstance(error, StoreUnavailable) or error.refusal in PASSING
                 is_last = self._item_now_ms(attempt) + wait_s * 1000 >= attempt.until_ms
-                if is_last or not (full or isinstance(error, StoreUnavailable)):
+                if is_last or not passes:
                     raise
                 if wait_s == AGAIN_S:
                     log.warning("message %d: its outcome waits for the store: %s", attempt.item.id, error)

@@ -46,10 +46,10 @@ class BodyWriter(Protocol):
     size_octets: int
 
     def write(self, octets: bytes) -> None:
-        """Cheap; a body beyond INLINE_OCTETS goes to a file of DIR/spool from here on. OSError: disk full."""
+        """Cheap; a body beyond INLINE_OCTETS goes to a file of DIR/spool from here on. StoreRefused: full, or failing."""
 
     async def finish(self, trace_id: TraceId) -> Body:
-        """fdatasync of a spooled body is done (off the loop) when this returns."""
+        """fdatasync of a spooled body is done (off the loop) when this returns. StoreRefused: the disk is full, or fails."""
 
     def abandon(self) -> None:
         """Forget the body and remove its file; also right after finish() when nothing was committed. Idempotent."""

@@ -31,34 +31,49 @@ class DiskIO:
 
     def pread(self, descriptor: int, size_octets: int, offset: int) -> bytes:
         """Short only at the end of the file."""
-        octets = os.pread(descriptor, size_octets, offset)
-        while octets and len(octets) < size_octets:
-            more = os.pread(descriptor, size_octets - len(octets), offset + len(octets))
-            if not more:
-                break
-            octets += more
-        return octets
+        try:
+            octets = os.pread(descriptor, size_octets, offset)
+            while octets and len(octets) < size_octets:
+                more = os.pread(descriptor, size_octets - len(octets), offset + len(octets))
+                if not more:
+                    break
+                octets += more
+            return octets
+        except OSError as error:
+            raise _named(error, descriptor) from None
 
     def pwrite(self, descriptor: int, octets: bytes | memoryview, offset: int) -> None:
         """All of it, or OSError."""
-        written = os.pwrite(descriptor, octets, offset)
-        if written < len(octets):
-            rest = memoryview(octets)
-            while written < len(octets):
-                written += os.pwrite(descriptor, rest[written:], offset + written)
+        try:
+            written = os.pwrite(descriptor, octets, offset)
+            if written < len(octets):
+                rest = memoryview(octets)
+                while written < len(octets):
+                    written += os.pwrite(descriptor, rest[written:], offset + written)
+        except OSError as error:
+            raise _named(error, descriptor) from None
 
     def fdatasync(self, descriptor: int) -> None:
-        os.fdatasync(descriptor)
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            raise _named(error, descriptor) from None
 
     def fsync_directory(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            raise _named(error, descriptor) from None
         finally:
             os.close(descriptor)
 
     def truncate(self, path: Path, size_octets: int) -> None:
-        os.truncate(path, size_octets)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, size_octets)       # truncate(2) is not tried again after EINTR (PEP 475)
+        finally:
+            os.close(descriptor)
 
     def link(self, source: Path, target: Path) -> None:
         os.link(source, target)
@@ -93,3 +108,11 @@ class DiskIO:
         """What a process without privileges may still write."""
         facts = os.statvfs(path)
         return facts.f_bavail * facts.f_frsize
+
+
+def _named(error: OSError, descriptor: int) -> OSError:
+    """The error with the path of its file: the kernel knows it, an error of a call on a descriptor doesn't."""
+    try:
+        return OSError(error.errno, error.strerror, os.readlink(f"/proc/self/fd/{descriptor}"))
+    except OSError:
+        return error

@@ -84,7 +84,7 @@ def plain_errors(path: Path) -> Iterator[None]:
     """What SQLite says of a full disk or a damaged database, as backup and restore say it."""
     try:
         yield
-    except (apsw.FullError, apsw.IOError) as error:
+    except (apsw.FullError, apsw.IOError, apsw.CantOpenError) as error:
         # SQLite calls it an I/O error where the shared memory of a log finds no room.
         full = isinstance(error, apsw.FullError) or DiskIO().free_octets(path.parent) < _LITTLE_OCTETS
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from None

@@ -42,7 +42,8 @@ from fumibako.model.ops import Freeze, MemoryOperation, Refused, Result
 from fumibako.store.base import StoreRefused, StoreUnavailable
 from fumibako.store.failpoint import reach
 from fumibako.store.memory import Memory
-from fumibako.store.sqlite.engine import Engine, EngineFailed
+from fumibako.store.sqlite.engine import DirectoryInUse, Engine, EngineFailed
+from fumibako.store.trouble import refusal_of, tell
 from fumibako.store.turns import Turns
 
 _log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ FREEZE_S = 0.5                          # a backup that has not begun its snapsh
 READ_OCTETS = 1 << 20
 UNREAD_OCTETS = 64 * 1024 * 1024        # a worker that lets this much pile up is gone
 DRAIN_S = 2.0
+DEAF_S = 0.2                            # without descriptors nobody is let in for so long
 EX_SOFTWARE = 70
 
 
@@ -77,7 +79,12 @@ def serve_storage(
 
     ready: called once the store is open, recovery done.
     """
-    server = StorageServer(Engine(directory, now_ms=now_ms()), listener, now_ms)
+    try:
+        engine = Engine(directory, now_ms=now_ms())
+    except (EngineFailed, DirectoryInUse, OSError) as error:
+        _log.critical("the store does not open: %s", error)
+        return EX_SOFTWARE
+    server = StorageServer(engine, listener, now_ms)
     ready()
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)    # the terminal's ^C is the supervisor's business
@@ -97,7 +104,7 @@ class StorageServer:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._stopping = False
         self._untidy, self._tidied_ms = False, now_ms()
-        self._thaw_at_s = 0.0       # of the monotonic clock
+        self._thaw_at_s = self._deaf_until_s = 0.0      # of the monotonic clock
 
     def stop(self) -> None:
         """From a signal handler or another thread."""
@@ -124,6 +131,9 @@ class StorageServer:
             self._close()
 
     def _turn(self) -> None:
+        if self._deaf_until_s and time.monotonic() >= self._deaf_until_s:
+            self._selector.register(self._listener, selectors.EVENT_READ, None)
+            self._deaf_until_s = 0.0
         ready = self._selector.select(self._patience_s())
         for key, events in ready:
             if key.data is not None:
@@ -147,6 +157,8 @@ class StorageServer:
         """How long a turn waits when nobody says anything."""
         if self._memory.freezer is not None:
             return max(0.0, self._thaw_at_s - time.monotonic())
+        if self._deaf_until_s and not self._requests:
+            return DEAF_S
         return 0.0 if self._requests else PAUSE_S if self._untidy else IDLE_S
 
     # -- connections --
@@ -154,8 +166,13 @@ class StorageServer:
     def _accept(self) -> None:
         try:
             peer, _ = self._listener.accept()
-        except OSError:
-            return      # it went away, or descriptors are short: the next turn tries again
+        except (BlockingIOError, ConnectionError):
+            return      # it went away
+        except OSError as error:
+            tell("storage.sock", refusal_of(error), error.strerror)
+            self._selector.unregister(self._listener)       # it stays ready: to look at once again would be a turn without end
+            self._deaf_until_s = time.monotonic() + DEAF_S
+            return
         peer.setblocking(False)
         connection = _Connection(peer, next(self._holders))
         self._connections[connection.holder] = connection

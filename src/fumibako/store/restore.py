@@ -23,6 +23,7 @@ from fumibako.store.schema import migrate, steps
 from fumibako.store.sqlite.database import open_reader, open_writer
 from fumibako.store.sqlite.epoch import Jump, begin_epoch, jump
 from fumibako.store.sqlite.layout import CONTROL, LOCK, QUEUE, SPOOL, make_directories
+from fumibako.store.trouble import refusal_of, tell
 
 MARK = "RESTORING"
 _CONFIG = "config/"
@@ -61,7 +62,10 @@ def restore(directory: Path, source: Path, now_ms: int, progress: Callable[[int,
         progress(total, total)
         reach("restore-complete")
         disk.unlink(directory / MARK)
-        disk.fsync_directory(directory)
+        try:
+            disk.fsync_directory(directory)
+        except OSError as error:        # everything is there; the mark may come back with a power cut, and asks for it again
+            tell(str(directory / MARK), refusal_of(error), error)
     return manifest
 
 
@@ -87,12 +91,13 @@ def _demand_empty(directory: Path, disk: DiskIO) -> None:
         raise BackupFault(Fault.NOT_MADE, str(directory))
     mail = [path.relative_to(directory) for path in sorted(directory.glob("shard-*/mail.db"))]
     for name, table in ((CONTROL, "principal"), (f"{QUEUE}.db", "q_message"), *((str(path), "email") for path in mail)):
-        database = open_reader(directory / name, disk.vfs)
-        try:
-            if database.row(f"SELECT 1 FROM {table} LIMIT 1"):  # noqa: S608 - our own names
-                raise BackupFault(Fault.NOT_EMPTY, str(directory))
-        finally:
-            database.close()
+        with plain_errors(directory / name):
+            database = open_reader(directory / name, disk.vfs)
+            try:
+                if database.row(f"SELECT 1 FROM {table} LIMIT 1"):  # noqa: S608 - our own names
+                    raise BackupFault(Fault.NOT_EMPTY, str(directory))
+            finally:
+                database.close()
 
 
 def _databases(manifest: Manifest) -> list[str]:
@@ -165,12 +170,13 @@ def _count_anew(directory: Path, name: str, by: Jump, now_ms: int, disk: DiskIO)
 
 
 def _owners(directory: Path, shard: str, disk: DiskIO) -> list[int]:
-    control = open_reader(directory / CONTROL, disk.vfs)
-    try:
-        return [row[0] for row in control.rows("SELECT p.id FROM principal p JOIN shard s ON s.id = p.shard "
-                                               "WHERE s.directory = ? ORDER BY p.id", shard)]
-    finally:
-        control.close()
+    with plain_errors(directory / CONTROL):
+        control = open_reader(directory / CONTROL, disk.vfs)
+        try:
+            return [row[0] for row in control.rows("SELECT p.id FROM principal p JOIN shard s ON s.id = p.shard "
+                                                   "WHERE s.directory = ? ORDER BY p.id", shard)]
+        finally:
+            control.close()
 
 
 def _give_to_owner(directory: Path) -> None:

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NewType
 
-from fumibako.model.ops import Body
+from fumibako.model.ops import Body, Refusal
 from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import reach
+from fumibako.store.trouble import passing_refusal, refusal_of, tell
 
 BlobId = NewType("BlobId", int)     # segment number << 32 | offset of the record where it was born
 
@@ -98,6 +99,16 @@ def settle_names(disk: DiskIO, directory: Path, registered: Collection[int]) -> 
             disk.unlink(_unborn_path(directory, number))
 
 
+def sync_directory(disk: DiskIO, directory: Path) -> None:
+    """SyncFailed; OSError where no descriptor is to be had for it: nothing was synced then, and it may be tried again."""
+    try:
+        disk.fsync_directory(directory)
+    except OSError as error:
+        if passing_refusal(error.errno or 0) is Refusal.NO_FILES:
+            raise
+        raise SyncFailed(str(error)) from error
+
+
 def blob_id(number: int, offset: int) -> BlobId:
     return BlobId(number << 32 | offset)
 
@@ -136,6 +147,7 @@ class SegmentWriter:
         self.limit_octets = min(SEGMENT_OCTETS, max(1 << 20, disk.free_octets(directory) // 16))
         self.unregistered: list[tuple[int, bool]] = []       # (number, own file) whose row is still to be written
         self.sealed: list[int] = []                          # numbers that take no more records
+        self._unnamed: list[int] = []       # committed, and still to be renamed
         self._files_made = False
 
     def append(self, body: Body, trace_id: bytes, owners: Sequence[int]) -> BlobId:
@@ -152,13 +164,13 @@ class SegmentWriter:
 
     def _room_for(self, size_octets: int) -> _Open:
         place = self._open
-        if place and place.tail and place.tail + size_octets > self.limit_octets:
+        if place and (not place.tail or place.tail + size_octets <= self.limit_octets):
+            return place
+        descriptor = self._disk.open_new(_unborn_path(self._directory, self._next))     # where it fails, the old one stays
+        if place:
             self.sealed.append(place.number)
             self._filled.append(place.descriptor)
-            place = None
-        if place is None:
-            descriptor = self._disk.open_new(_unborn_path(self._directory, self._next))
-            place = self._open = _Open(self._take_number(own=False), descriptor)
+        place = self._open = _Open(self._take_number(own=False), descriptor)
         return place
 
     def _take_number(self, own: bool) -> int:
@@ -199,7 +211,7 @@ class SegmentWriter:
 
     def _unlink_adopted(self, start: int) -> None:
         for number, _ in self._adopted[start:]:
-            self._disk.unlink(_unborn_path(self._directory, number))
+            self._unlink(_unborn_path(self._directory, number))
             self.unregistered.remove((number, True))
         del self._adopted[start:]
 
@@ -215,17 +227,11 @@ class SegmentWriter:
             self._sync(descriptor)
         reach("segment-synced")
         if self._files_made:
-            self._sync_directory()
+            sync_directory(self._disk, self._directory)
 
     def _sync(self, descriptor: int) -> None:
         try:
             self._disk.fdatasync(descriptor)
-        except OSError as error:
-            raise SyncFailed(str(error)) from error
-
-    def _sync_directory(self) -> None:
-        try:
-            self._disk.fsync_directory(self._directory)
         except OSError as error:
             raise SyncFailed(str(error)) from error
 
@@ -242,16 +248,37 @@ class SegmentWriter:
         """The transaction is durable: records stay, files get their names, spool files go."""
         if self._open:
             self._open.safe = self._open.tail
-        for number, _ in self.unregistered:
-            self._disk.rename(_unborn_path(self._directory, number), segment_path(self._directory, number))
+        self._unnamed += [number for number, _ in self.unregistered]
+        self._give_names()
         for _, name in self._adopted:
-            try:
-                self._disk.unlink(self._spool / name)
-            except FileNotFoundError:
-                pass    # its writer abandoned it meanwhile; the segment's name holds the file
+            self._unlink(self._spool / name)    # its writer may have abandoned it: the segment's name holds the file
         self.unregistered.clear()
         self.sealed.clear()
         self._forget()
+
+    def _give_names(self) -> None:
+        """What finds no room in its directory now gets its name at a later commit, or at the next start; it is read without."""
+        while self._unnamed:
+            number = self._unnamed[0]
+            try:
+                self._disk.rename(_unborn_path(self._directory, number), segment_path(self._directory, number))
+            except OSError as error:
+                if passing_refusal(error.errno or 0) is None:
+                    raise
+                tell(str(segment_path(self._directory, number)), refusal_of(error), error.strerror)
+                return
+            del self._unnamed[0]
+
+    def _unlink(self, path: Path) -> None:
+        """A second name, which goes sooner or later: in the spool in an hour, in the directory at the next start."""
+        try:
+            self._disk.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if passing_refusal(error.errno or 0) is None:
+                raise
+            tell(str(path), refusal_of(error), error.strerror)
 
     def drop(self) -> None:
         """The transaction failed: the places are free again, spool files stay."""

@@ -2,7 +2,8 @@
 
 Contract: one pass; SHA-256 and CRC32 are made on the way. A spooled file begins with room for the record header, so that
     the engine makes it a segment of its own by giving it another name.
-Failure: OSError (disk full) from write; nothing of it is kept after abandon.
+Failure: StoreRefused from write and finish: the disk is full, fails, or no file can be opened; nothing of it is kept after
+    abandon.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fumibako.model.ids import TraceId
 from fumibako.model.ops import Body
-from fumibako.store.base import INLINE_OCTETS
+from fumibako.store.base import INLINE_OCTETS, StoreRefused
 from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import reach
 from fumibako.store.segment import HEADER_OCTETS
+from fumibako.store.trouble import refusal_of, tell
 
 # Runs a blocking function beside the loop and gives back what it returned.
 Offload = Callable[..., Awaitable[Any]]
@@ -40,13 +43,14 @@ class SpoolWriter:
     def write(self, octets: bytes) -> None:
         self._sha256.update(octets)
         self._crc32 = zlib.crc32(octets, self._crc32)
-        if self._spooled:
-            self._disk.pwrite(self._descriptor, octets, HEADER_OCTETS + self.size_octets)
-        else:
+        if not self._spooled:
             self._chunks.append(octets)
-        self.size_octets += len(octets)
-        if not self._spooled and self.size_octets > INLINE_OCTETS:
-            self._begin_spooling()
+        with self._refusing():
+            if self._spooled:
+                self._disk.pwrite(self._descriptor, octets, HEADER_OCTETS + self.size_octets)
+            self.size_octets += len(octets)
+            if not self._spooled and self.size_octets > INLINE_OCTETS:
+                self._begin_spooling()
 
     def _begin_spooling(self) -> None:
         self._descriptor, self._spooled = self._disk.open_new(self._spool / self._name), True
@@ -58,7 +62,8 @@ class SpoolWriter:
         if not self._spooled:
             return Body(self.size_octets, digest, self._crc32, b"".join(self._chunks))
         try:
-            await self._offload(self._disk.fdatasync, self._descriptor)
+            with self._refusing():
+                await self._offload(self._disk.fdatasync, self._descriptor)
             reach("spool-synced")
         finally:
             self._close()
@@ -72,6 +77,17 @@ class SpoolWriter:
                 self._disk.unlink(self._spool / self._name)
             except FileNotFoundError:
                 pass    # the engine has taken it over, or it was abandoned before
+            except OSError as error:    # housekeeping takes it away in an hour
+                tell(str(self._spool / self._name), refusal_of(error), error.strerror)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            refusal = refusal_of(error)
+            tell(str(self._spool / self._name), refusal, error.strerror)
+            raise StoreRefused(refusal, f"spool: {error.strerror}") from error
 
     def _close(self) -> None:
         if self._descriptor >= 0:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fumibako.model.ops import Refusal
+from fumibako.store.base import StoreRefused
 from tests.support.imap_session import Client, House
 
 MESSAGE = "Subject: x\r\n\r\nbody\r\n"
@@ -37,6 +39,23 @@ async def test_a_refused_append_leaves_nothing(house: House, client: Client) -> 
     assert reply.status in ("NO", "BAD")
     assert "MESSAGES 0" in (await client.run("STATUS INBOX (MESSAGES)")).untagged[0]
     assert (await client.append("INBOX", MESSAGE)).ok
+
+
+@pytest.mark.parametrize("plus", ["+", ""])
+async def test_bug_a_first_message_that_could_not_be_kept_ended_the_session(client: Client, plus: str,
+                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """MULTIAPPEND: the core went on to the second message after its command had been answered."""
+    def full(self: object, octets: bytes) -> None:
+        raise StoreRefused(Refusal.DISK_FULL)
+
+    size = len(MESSAGE)
+    with monkeypatch.context() as patched:
+        patched.setattr("fumibako.store.spool.SpoolWriter.write", full)
+        second = f"{MESSAGE}\r\n" if plus else ""      # else the client waits to be asked for it, and is not
+        await client.send(f"m APPEND INBOX {{{size}+}}\r\n{MESSAGE} (\\Flagged) {{{size}{plus}}}\r\n{second}")
+        assert client.responses() == ["m NO [UNAVAILABLE] The server's disk is full, try again later"]
+    assert (await client.append("INBOX", MESSAGE)).ok
+    assert "MESSAGES 1" in (await client.run("STATUS INBOX (MESSAGES)")).untagged[0]
 
 
 async def test_over_quota_is_told_before_the_octets_come(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fumibako.net.tls import make_self_signed
 from tests.support.clients import Wire, arrived, hand_in, imap, imap_wire, letter, messages, smtp_wire, submit, tool, trusting
-from tests.support.server import LiveServer, Place, eventually, live_server
+from tests.support.server import LiveServer, Place, eventually, live_server, needs
 
 pytestmark = pytest.mark.system
 ALICE = "alice@example.jp"
@@ -95,15 +95,32 @@ def test_a_stop_under_two_hundred_sessions_says_goodbye_to_each(tmp_path: Path, 
 # -- a full disk --
 
 
-@pytest.mark.root
-def test_a_full_disk_refuses_for_now_and_recovers(tmp_path: Path, place: Place, network: str) -> None:
-    disk = tmp_path / "disk"
+def _mount(kind: str, disk: Path) -> None:
+    """24 MB on `disk`."""
     disk.mkdir()
-    tool("mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs", disk)
+    if kind == "tmpfs":
+        tool("mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs", disk)
+        return
+    needs("mkfs.ext4")
+    image = disk.with_suffix(".image")
+    with image.open("wb") as file:
+        file.truncate(24 * KILOBYTE * KILOBYTE)
+    tool("mkfs.ext4", "-q", "-m", "0", image)
+    tool("mount", "-o", "loop", image, disk)
+    disk.chmod(0o700)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_a_full_disk_refuses_for_now_and_recovers(tmp_path: Path, place: Place, network: str, kind: str) -> None:
+    disk = tmp_path / "disk"
+    _mount(kind, disk)
     try:
         with live_server(disk / "data", place) as server:
             server.forgiven = re.compile("No space left|disk is full|full", re.IGNORECASE)
-            hand_in(server.place.endpoint("smtp"), letter("before"), "x@neighbour.example", ALICE)
+            for subject in ("before", "to be deleted"):
+                hand_in(server.place.endpoint("smtp"), letter(subject), "x@neighbour.example", ALICE)
+            processes = server.children()
             filler = disk / "filler"
             with filler.open("wb") as file, contextlib.suppress(OSError):
                 while True:
@@ -115,12 +132,15 @@ def test_a_full_disk_refuses_for_now_and_recovers(tmp_path: Path, place: Place, 
             with pytest.raises(smtplib.SMTPException, match=r"4\.3\.1"):
                 submit(server, letter("no room", sender=ALICE), "bob@example.jp")
             with imap(server) as client:
-                assert len(messages(client)) == 1       # reading works
+                assert len(messages(client)) == 2       # reading works
                 answer = client._simple_command("APPEND", "Drafts", "{10+}\r\n0123456789")
                 assert answer[0] == "NO", answer
+                client.select("INBOX")
+                assert client.store("2", "+FLAGS", "\\Deleted")[0] == "OK"     # so does deleting
+                assert client.expunge() == ("OK", [b"2"])
             filler.unlink()
             eventually(lambda: _refusal(server).startswith("250 "), "mail is taken again", 5)
-            assert server.children()
+            assert server.children() == processes
             with imap(server) as client:
                 client.select("INBOX")
                 client.store("1:*", "+FLAGS", "\\Deleted")

@@ -38,6 +38,7 @@ REFUSALS: dict[Refusal, tuple[bytes, str]] = {
     Refusal.LIMIT: (b"LIMIT", "A limit is reached, for instance the number of keywords"),
     Refusal.FROZEN: (b"UNAVAILABLE", "The account is being moved, try again later"),
     Refusal.DISK_FULL: (b"UNAVAILABLE", "The server's disk is full, try again later"),
+    Refusal.NO_FILES: (b"UNAVAILABLE", "The server has too many files open, try again later"),
 }
 UNKNOWN_REFUSAL = (b"UNAVAILABLE", "That is not possible now, try again later")
 

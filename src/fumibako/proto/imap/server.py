@@ -392,6 +392,9 @@ class ServerConnection:
                 return self._refuse(tag, error)
             command, message = next_message
             yield c.AppendEnd(more=True)
+            if self._answered():          # it could not be kept: what follows isn't either
+                yield from self._drop(message, None)
+                return self._release()
         self._holding = False
         yield self._ask(c.AppendEnd(more=False))
 

@@ -3,7 +3,7 @@
 Contract: every function does a bounded piece and can be broken off anywhere. A blob's id stays what it was at birth; only
     its place changes. A record moves when its header, CRC32 and SHA-256 are right; a segment with one that isn't is left
     alone, for `check` to name. A file is unlinked, durably, before its row goes: what comes back after a power cut has a row.
-Failure: apsw.Error, OSError; DamagedRecord (an OSError) from `read_piece`.
+Failure: apsw.Error, OSError, SyncFailed; DamagedRecord (an OSError) from `read_piece`.
 """
 
 # ruff: noqa: S608 - what is put into the text of a statement is always a constant of ours
@@ -19,7 +19,7 @@ from pathlib import Path
 from fumibako.model.ops import Body
 from fumibako.store.disk import DiskIO
 from fumibako.store.failpoint import reach
-from fumibako.store.segment import HEADER_OCTETS, DamagedRecord, RecordHeader, SegmentReader, segment_path
+from fumibako.store.segment import HEADER_OCTETS, DamagedRecord, RecordHeader, SegmentReader, segment_path, sync_directory
 from fumibako.store.sqlite.database import Database
 from fumibako.store.sqlite.unit import Unit, json_list
 
@@ -144,7 +144,7 @@ def unlink_replaced(database: Database, disk: DiskIO, directory: Path, now_ms: i
             except FileNotFoundError:
                 pass        # a crash came between file and row
         reach("segment-unlinked")
-        disk.fsync_directory(directory)
+        sync_directory(disk, directory)
         reach("unlink-synced")
         database.run("DELETE FROM segment WHERE id IN (SELECT value FROM json_each(?))", json_list(gone))
     return len(gone)

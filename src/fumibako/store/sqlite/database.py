@@ -7,15 +7,24 @@ Failure: apsw.Error.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import apsw
 
+from fumibako.store.trouble import passing_refusal
+
 Row = tuple[Any, ...]
 
 _STATEMENTS = 256
+_WRITES = frozenset({apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP, apsw.SQLITE_IOERR_SHMOPEN,
+                     apsw.SQLITE_IOERR_TRUNCATE})
+_LOG_OCTETS = 1 << 20
+_LOCKED_MS = 1_000      # nobody but us may write; a program that does all the same is given this long
 _WRITER = ("journal_mode = WAL", "synchronous = FULL", "cache_size = -65536", "temp_store = MEMORY",
            "wal_autocheckpoint = 2000")
 
@@ -57,6 +66,11 @@ class Database:
         return self.connection.changes()
 
     @property
+    def system_errno(self) -> int:
+        """Of the last call on its files that failed."""
+        return self.connection.system_errno
+
+    @property
     def in_transaction(self) -> bool:
         return self.connection.in_transaction
 
@@ -73,18 +87,52 @@ class Database:
         self.connection.close()
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether the errno of an error of SQLite may be one that passes and leaves everything as it was.
+
+    SQLite says FULL for ENOSPC of a write alone: a quota, or no room for the index of a log, is an I/O error with an errno. A
+    sync is not among them: whatever its errno, nobody knows what the disk holds.
+    """
+    return isinstance(error, apsw.FullError | apsw.CantOpenError) or (
+        isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) in _WRITES)
+
+
+def as_os_error(error: BaseException, database: Database) -> BaseException:
+    """What passes as the kernel said it, with the file's name; else the error as it is. Before `database` is closed."""
+    number = errno.ENOSPC if isinstance(error, apsw.FullError) else database.system_errno
+    if may_pass(error) and passing_refusal(number):
+        return OSError(number, os.strerror(number), str(database.path))
+    return error
+
+
 def open_writer(path: Path, vfs: str = "") -> Database:
     """Makes the file where it is missing."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs=vfs or None,
                                  statementcachesize=_STATEMENTS)
     database = Database(path, connection)
+    connection.set_busy_timeout(_LOCKED_MS)
     try:
         for setting in _WRITER:
             database.run(f"PRAGMA {setting}")
-    except BaseException:
+    except BaseException as error:
+        error = as_os_error(error, database)
         database.abandon()
-        raise
+        raise error from None
+    _keep_room(path)
     return database
+
+
+def _keep_room(path: Path) -> None:
+    """The log gets blocks before it needs them: on a disk that others fill, flags, expunging and outcomes go on for a while.
+
+    What stands behind the last commit of a log means nothing. No lock of SQLite's is on this file, so it may be closed.
+    """
+    with contextlib.suppress(OSError):      # a file system that can't, or a disk that is full already
+        descriptor = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(descriptor, 0, _LOG_OCTETS)
+        finally:
+            os.close(descriptor)
 
 
 def open_reader(path: Path, vfs: str = "") -> Database:

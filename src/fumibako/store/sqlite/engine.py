@@ -4,14 +4,13 @@ Contract: `execute` runs each operation in a savepoint of its database's transac
     commits (DESIGN §3: segment fdatasync, COMMIT, reply). What it returns is durable. Whoever holds the Engine holds
     DIR/LOCK; all calls come from one thread.
 Failure: a refusal of our own undoes its operation alone. When SQLite has ended a transaction, every operation in it
-    fails: by DISK_FULL where the disk is full, else by EngineFailed, after which the process must go (exit 70) and
-    start again through recovery; a failed fsync is never repeated. DirectoryInUse: another process holds the lock.
+    fails: by DISK_FULL or the like where that passes (store.trouble), else by EngineFailed, after which the process must go
+    (exit 70) and start again through recovery; a failed fsync is never repeated. DirectoryInUse: another process holds the lock.
     DirectoryDamaged, SchemaError: the databases can't be opened.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -33,10 +32,11 @@ from fumibako.store.room import has_room, reserve_octets
 from fumibako.store.schema import migrate
 from fumibako.store.segment import SegmentReader, SegmentWriter, SyncFailed, segment_numbers, settle_names
 from fumibako.store.sqlite import compaction, directory, housekeeping, mail, mailboxes, queue, recovery
-from fumibako.store.sqlite.database import Database, open_writer
+from fumibako.store.sqlite.database import Database, as_os_error, may_pass, open_writer
 from fumibako.store.sqlite.layout import CONTROL, LOCK, QUEUE, SPOOL, make_directories, shard_directory
 from fumibako.store.sqlite.outbox import Outbox, drain_outbox
 from fumibako.store.sqlite.unit import Executed, Unit
+from fumibako.store.trouble import passing_refusal, tell
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +114,12 @@ class Engine:
         except _DAMAGE as error:
             self.disk.close(self._lock)
             raise DirectoryDamaged(f"{directory} cannot be opened: {error}; fumibako check names what is damaged") from error
+        except apsw.BusyError as error:
+            self.disk.close(self._lock)
+            raise DirectoryInUse(f"a database of {directory} is locked by another program: end it") from error
+        except (apsw.Error, SyncFailed) as error:
+            self.disk.close(self._lock)
+            raise EngineFailed(f"{directory}: {error}") from error
         except BaseException:
             self.disk.close(self._lock)
             raise
@@ -176,9 +182,10 @@ class Engine:
         reach("database-opened")
         try:
             migrate(database, kind, now_ms)
-        except BaseException:
+        except BaseException as error:
+            error = as_os_error(error, database)
             database.abandon()
-            raise
+            raise error from None
         return database
 
     def _open_segments(self, database: Database, directory: Path) -> SegmentWriter:
@@ -241,10 +248,10 @@ class Engine:
             return Refused(refused.refusal, refused.detail), ()
         if unit.failed:
             return unit.failed, ()
-        if not unit.active:
-            unit.begin()
-            reach("batch-begun")
         try:
+            if not unit.active:
+                _begin(unit)
+                reach("batch-begun")
             outcome = self._in_savepoint(unit, operation, now_ms)
         except _Stopped as stopped:
             self._fail(unit, stopped.result, outcomes)
@@ -267,10 +274,8 @@ class Engine:
         except StoreRefused as refused:
             outcome = Refused(refused.refusal, refused.detail), ()
         except Exception as error:
-            _raise_if_fatal(error)
-            # A bug or a value SQLite refuses: this operation is undone, the others must not suffer for it.
-            _log.exception("%s failed", type(operation).__name__)
-            outcome = StoreUnavailable(f"{type(error).__name__}: {error}"), ()
+            _raise_if_fatal(error, unit)
+            outcome = _undone_alone(operation, error), ()
         if not database.in_transaction:
             raise EngineFailed(f"{unit.name}: the transaction is gone")
         database.run("ROLLBACK TO operation")
@@ -289,7 +294,7 @@ class Engine:
             reach("after-commit", unit.kinds)
         except (apsw.Error, OSError) as error:
             try:
-                _raise_if_fatal(error)
+                _raise_if_fatal(error, unit)
             except _Stopped as stopped:
                 self._fail(unit, stopped.result, outcomes)
                 return
@@ -325,9 +330,10 @@ class Engine:
         return full or Counted(moved), (Rang(),) if moved or full else ()
 
     def _undone(self, error: Exception) -> Refused:
-        """What was under way outside a batch is undone where the disk is full; raises where it is anything else."""
+        """What was under way outside a batch is undone where that passes, a full disk say; raises where it is anything else."""
+        struck = next((unit for unit in self._units() if passing_refusal(unit.database.system_errno)), self._control)
         try:
-            _raise_if_fatal(error)
+            _raise_if_fatal(error, struck)
         except _Stopped as stopped:
             for unit in self._units():
                 if unit.active:
@@ -384,8 +390,8 @@ class Engine:
             raise StoreRefused(Refusal.DISK_FULL, f"{free_octets} octets are free: too few for another shard")
         try:
             self._new_shard(newest + 1, now_ms)
-        except OSError as error:
-            if _is_full(error):
+        except (OSError, apsw.Error) as error:
+            if _refusal(error, self._control):
                 raise
             raise EngineFailed(f"shard {newest + 1}: {error}") from error
 
@@ -453,6 +459,8 @@ class Engine:
         try:
             piece = compaction.read_piece(unit, reader, number)
         except OSError as error:
+            if passing_refusal(error.errno or 0):
+                raise
             unit.left_alone.add(number)
             _log.error("segment %d of %s is not compacted: %s; fumibako check names what is damaged", number, unit.name, error)
             return False
@@ -482,16 +490,48 @@ def _register(database: Database, segments: SegmentWriter, now_ms: int) -> None:
         database.run("UPDATE segment SET sealed = 1 WHERE id = ?", number)
 
 
-def _is_full(error: Exception) -> bool:
-    return isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+def _refusal(error: Exception, unit: Unit) -> Refusal | None:
+    """Why, where that passes and leaves everything as it was; None for everything else. unit: whose SQLite it was, if any."""
+    match error:
+        case apsw.FullError():
+            return Refusal.DISK_FULL
+        case apsw.BusyError():
+            return Refusal.LOCKED
+        case apsw.Error() if may_pass(error):
+            return passing_refusal(unit.database.system_errno)
+        case OSError():
+            return passing_refusal(error.errno or 0)
+    return None
 
 
-def _raise_if_fatal(error: Exception) -> None:
-    """_Stopped where the disk is full, EngineFailed where nothing is sure any more; returns for everything else."""
-    if _is_full(error):
-        raise _Stopped(Refused(Refusal.DISK_FULL, str(error))) from error
+def _begin(unit: Unit) -> None:
+    """The others of this batch don't wait for the lock once more."""
+    try:
+        unit.begin()
+    except StoreRefused as refused:
+        raise _Stopped(Refused(refused.refusal, refused.detail)) from None
+    except apsw.Error as error:
+        _raise_if_fatal(error, unit)
+        raise
+
+
+def _raise_if_fatal(error: Exception, unit: Unit) -> None:
+    """_Stopped where it passes, EngineFailed where nothing is sure any more; returns for everything else."""
+    if refusal := _refusal(error, unit):
+        place = str(error.filename) if isinstance(error, OSError) and error.filename else str(unit.database.path)
+        tell(place, refusal, error)
+        raise _Stopped(Refused(refusal, f"{unit.name}: {error}")) from error
     if isinstance(error, apsw.IOError | apsw.CorruptError | apsw.NotADBError | apsw.NoMemError | SyncFailed | EngineFailed):
-        raise EngineFailed(f"{type(error).__name__}: {error}") from error
+        raise EngineFailed(f"{unit.name}: {type(error).__name__}: {error}") from error
+
+
+def _undone_alone(operation: Command, error: Exception) -> Refused | StoreUnavailable:
+    """A bug, a value SQLite refuses, a file that fails: this operation is undone, the others must not suffer for it."""
+    if isinstance(error, OSError) and error.filename and not isinstance(error, FileNotFoundError):
+        tell(str(error.filename), Refusal.DISK_ERROR, error)
+        return Refused(Refusal.DISK_ERROR, str(error))
+    _log.exception("%s failed", type(operation).__name__)
+    return StoreUnavailable(f"{type(error).__name__}: {error}")
 
 
 def _accounts_of(operation: Any) -> list[AccountId]:

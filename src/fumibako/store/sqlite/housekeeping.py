@@ -15,7 +15,7 @@ from fumibako.store.segment import segment_path
 from fumibako.store.sqlite.compaction import end_of_records
 from fumibako.store.sqlite.database import Database, Row
 from fumibako.store.sqlite.mail import RECOVERABLE_MS
-from fumibako.store.sqlite.unit import Unit, release_blob
+from fumibako.store.sqlite.unit import Unit, begin, release_blob
 
 _DAY_MS = 24 * 60 * 60 * 1000
 KEYS_MS = 30 * _DAY_MS              # longer than any hand-over is repeated: the queue gives up after 5 days
@@ -49,7 +49,7 @@ def tidy_shard(unit: Unit, control: Database, now_ms: int) -> bool:
     accounts = database.rows("SELECT id, removed_ms, modseq FROM account WHERE id > ? ORDER BY id LIMIT ?",
                              unit.tidied, _ACCOUNTS)
     left, tidied = _PIECE, 0
-    database.run("BEGIN IMMEDIATE")
+    begin(database)
     try:
         for account_id, removed_ms, modseq in accounts:
             left -= _tidy_account(database, control, (account_id, removed_ms, modseq), now_ms, left)

@@ -2,7 +2,8 @@
 
 Contract: usable from several threads (`directory_version`: from one); a call takes a set of connections for itself
     and gives it back. Answers are fetched whole. A statement that runs longer than 5 s is interrupted.
-Failure: apsw.Error of a damaged database; OSError for a blob that is damaged or gone.
+Failure: apsw.Error of a damaged database; StoreUnavailable where its file can't be opened or read; OSError for a blob that is
+    damaged or gone.
 """
 
 # ruff: noqa: S608 - what is put into the text of a statement is always a constant of ours
@@ -15,16 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import apsw
 import msgspec
 
 from fumibako.model.account import Account, Alias, Domain, Hold, PasswordRecord, Setting
 from fumibako.model.change import Change
 from fumibako.model.ids import AccountId, DomainId, EmailId, MailboxId, ModSeq, QueueId, Uid
 from fumibako.model.mailbox import INBOX, Entry, Mailbox, Quota, Recoverable
-from fumibako.model.ops import Body
+from fumibako.model.ops import Body, Refusal
 from fumibako.model.queue import QueueItem
 from fumibako.model.view import View
-from fumibako.store.base import INLINE_OCTETS
+from fumibako.store.base import INLINE_OCTETS, StoreUnavailable
 from fumibako.store.disk import DiskIO
 from fumibako.store.segment import SegmentReader, segment_path
 from fumibako.store.sqlite.database import Database, Row, open_reader
@@ -41,6 +43,7 @@ from fumibako.store.sqlite.layout import CONTROL, QUEUE, SPOOL, shard_directory
 from fumibako.store.sqlite.queue import MESSAGE_COLUMNS, RECIPIENT_COLUMNS, queue_item
 from fumibako.store.sqlite.recovery import read_recoverable
 from fumibako.store.sqlite.unit import json_list
+from fumibako.store.trouble import refusal_of, tell
 
 STATEMENT_S = 5.0
 _VIEW_ROWS = 10_000
@@ -62,6 +65,17 @@ class _Pool:
 
     @contextmanager
     def take(self) -> Iterator[Database]:
+        try:
+            with self._taken() as database:
+                yield database
+        except (apsw.CantOpenError, apsw.IOError) as error:     # the file system, not what stands in the database
+            if not self._path.exists():
+                raise
+            tell(str(self._path), Refusal.NO_FILES if isinstance(error, apsw.CantOpenError) else Refusal.DISK_ERROR, error)
+            raise StoreUnavailable(f"{self._path}: {error}") from error
+
+    @contextmanager
+    def _taken(self) -> Iterator[Database]:
         try:
             database, deadline = self._idle.pop()
         except IndexError:
@@ -246,7 +260,8 @@ class Reader:
                                            "JOIN blob b ON b.id = m.blob_id WHERE m.account_id = ? AND m.id = ?",
                                            account_id, email_id)
             return row
-        return _read_octets(pool, segments, place, start, end)
+        with _final():
+            return _read_octets(pool, segments, place, start, end)
 
     def read_many(self, account_id: AccountId, wanted: Sequence[tuple[EmailId, int, int]]) -> list[bytes | None]:
         """One statement for all places. What is not where it stood a moment ago is read anew by itself."""
@@ -261,10 +276,8 @@ class Reader:
         def piece(email_id: EmailId, start: int, end: int) -> bytes | None:
             try:
                 return _piece(segments, places[email_id], start, end)
-            except (KeyError, FileNotFoundError):
+            except (KeyError, OSError):
                 pass
-            except OSError:
-                return None
             try:
                 return self.read(account_id, email_id, start, end)
             except OSError:
@@ -310,14 +323,16 @@ class Reader:
     def read_queued(self, queue_id: QueueId, start: int, end: int) -> bytes:
         def place(database: Database) -> Row | None:
             return _queued_place(database, queue_id)
-        return _read_octets(self._queue, self._queue_segments, place, start, end)
+        with _final():
+            return _read_octets(self._queue, self._queue_segments, place, start, end)
 
     def queued_body(self, queue_id: QueueId, spool_name: str) -> Body:
         """A large body gets `spool_name` as another name in the spool, which the delivery uses up."""
-        try:
-            return self._queued_body(queue_id, spool_name)
-        except FileNotFoundError:       # it went to another place meanwhile, or is gone
-            return self._queued_body(queue_id, spool_name)
+        with _final():
+            try:
+                return self._queued_body(queue_id, spool_name)
+            except FileNotFoundError:       # it went to another place meanwhile, or is gone
+                return self._queued_body(queue_id, spool_name)
 
     def _queued_body(self, queue_id: QueueId, spool_name: str) -> Body:
         with self._queue.take() as database:
@@ -330,6 +345,18 @@ class Reader:
             return Body(size, header.sha256, header.crc32, self._queue_segments.read(number, offset, 0, size))
         self._disk.link(segment_path(self.directory / QUEUE, number), self.directory / SPOOL / spool_name)
         return Body(size, header.sha256, header.crc32, spool=spool_name)
+
+
+@contextmanager
+def _final() -> Iterator[None]:
+    """What goes wrong in here is told; a lack of descriptors is no damage, but a store that can't be asked now."""
+    try:
+        yield
+    except OSError as error:
+        tell(str(error.filename or "a segment"), refusal_of(error), error)
+        if refusal_of(error) is Refusal.NO_FILES:
+            raise StoreUnavailable(str(error)) from error
+        raise
 
 
 def _read_view(database: Database, account_id: AccountId, mailbox_id: MailboxId) -> View | None:

@@ -3,7 +3,7 @@
 Contract: `begin` opens a read transaction on every database; called while nothing commits (Freeze, or DIR/LOCK held) they
     are all of one moment, and stay so until `close`: a copy in steps never starts again, because the transaction holds the
     place in the log. The log of a database can't be cut meanwhile.
-Failure: apsw.Error, OSError.
+Failure: BackupFault, OSError; apsw.Error.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import apsw
 
 from fumibako.store.disk import DiskIO
+from fumibako.store.manifest import plain_errors
 from fumibako.store.segment import HEADER_OCTETS
 from fumibako.store.sqlite.database import Database, open_reader
 from fumibako.store.sqlite.layout import CONTROL, QUEUE, shard_directory
@@ -36,11 +37,15 @@ class Snapshot:
 
     def __init__(self, directory: Path, name: str, segments_name: str, disk: DiskIO) -> None:
         self.name, self.segments_name = name, segments_name
-        self._database = open_reader(directory / name, disk.vfs)
+        self._vfs = disk.vfs
+        self._path = directory / name
+        with plain_errors(self._path):
+            self._database = open_reader(self._path, disk.vfs)
 
     def begin(self) -> None:
-        self._database.run("BEGIN")
-        self._database.row("SELECT count(*) FROM sqlite_schema")    # the transaction begins with the first read
+        with plain_errors(self._path):
+            self._database.run("BEGIN")
+            self._database.row("SELECT count(*) FROM sqlite_schema")    # the transaction begins with the first read
 
     def end(self) -> None:
         if self._database.in_transaction:
@@ -55,7 +60,8 @@ class Snapshot:
 
     def shards(self) -> list[int]:
         """Of control.db."""
-        return [row[0] for row in self._database.rows("SELECT id FROM shard ORDER BY id")]
+        with plain_errors(self._path):
+            return [row[0] for row in self._database.rows("SELECT id FROM shard ORDER BY id")]
 
     def segments(self) -> list[KeptSegment]:
         """A segment without a body is not kept: its rows go at the restore, and its number is never used again anyway."""
@@ -68,7 +74,7 @@ class Snapshot:
 
     def copy(self, target: Path, progress: Callable[[int], None]) -> None:
         """As a file of its own without a log. target: an empty file. progress: octets done since the last call."""
-        connection = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE, vfs=self._vfs or None)
         try:
             Database(target, connection).run("PRAGMA synchronous = OFF")    # whoever asked for the copy makes it durable
             page_octets = self._database.row("PRAGMA page_size")[0]

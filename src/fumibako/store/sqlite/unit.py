@@ -2,6 +2,7 @@
 
 Contract: an operation's function gets the Unit, the operation and the time, changes rows through it and returns its
     result and what is to be told. It raises StoreRefused to say no; the engine then undoes everything it did.
+Failure: StoreRefused from begin; apsw.Error.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import apsw
 import msgspec
 
 from fumibako.model.change import Notice
-from fumibako.model.ops import Body, Refused, Result
+from fumibako.model.ops import Body, Refusal, Refused, Result
+from fumibako.store.base import StoreRefused
 from fumibako.store.segment import BlobId, SegmentWriter
 from fumibako.store.sqlite.database import Database
+from fumibako.store.trouble import tell
 
 Executed = tuple[Result, tuple[Notice, ...]]
 
@@ -41,7 +45,8 @@ class Unit:
     stuck: set[int] = field(default_factory=set)
 
     def begin(self) -> None:
-        self.database.run("BEGIN IMMEDIATE")
+        """StoreRefused: a program that is none of ours holds the database."""
+        begin(self.database)
         self.active = True
 
     def end(self) -> None:
@@ -49,6 +54,15 @@ class Unit:
         self.active = False
         self.members.clear()
         self.kinds.clear()
+
+
+def begin(database: Database) -> None:
+    """BEGIN IMMEDIATE; StoreRefused where a program that is none of ours holds the database."""
+    try:
+        database.run("BEGIN IMMEDIATE")
+    except apsw.BusyError as error:
+        tell(str(database.path), Refusal.LOCKED, error)
+        raise StoreRefused(Refusal.LOCKED, f"{database.path}: {error}") from None
 
 
 def add_blob(unit: Unit, body: Body, trace_id: bytes, owners: Sequence[int], refs: int) -> BlobId:
