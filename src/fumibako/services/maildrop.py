@@ -16,7 +16,7 @@ from fumibako.model.account import Account
 from fumibako.model.ids import Uid
 from fumibako.model.mailbox import INBOX, Entry, Mailbox
 from fumibako.model.ops import Expunge, Expunged, LockMaildrop, Refusal, UnlockMaildrop
-from fumibako.proto.message.surrogate import HEADER_OCTETS, format_surrogate, header_end
+from fumibako.proto.message.surrogate import HEADER_OCTETS, format_surrogate, header_end, is_internationalized
 from fumibako.services.message_access import MessageAccess
 from fumibako.services.views import Stay
 from fumibako.store.base import PIECE_UIDS, Store, StoreRefused, expect
@@ -79,7 +79,7 @@ async def _surrogate(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             break
     if end < 0:
         end = len(head)
-    yield head if head[:end].isascii() else format_surrogate(head[:end]) + head[end:]
+    yield format_surrogate(head[:end]) + head[end:] if is_internationalized(head[:end]) else head
     async for piece in pieces:
         yield piece
 

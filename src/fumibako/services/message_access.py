@@ -15,7 +15,7 @@ from fumibako.model.ids import AccountId, EmailId, MailboxId, Uid
 from fumibako.model.mailbox import Entry
 from fumibako.proto.message.cache import CachedMessage, pack_index, unpack_index
 from fumibako.proto.message.index import Indexer
-from fumibako.proto.message.surrogate import Surrogate, header_spans, make_surrogate
+from fumibako.proto.message.surrogate import Surrogate, header_spans, is_internationalized, make_surrogate
 from fumibako.store.base import BATCH_UIDS, Store
 
 PIECE_OCTETS = 64 * 1024
@@ -86,10 +86,12 @@ class MessageAccess:
         spans = [(entry.email_id, start, end) for start, end in header_spans(index, entry.prefix_octets)]
         found = await self.pieces(spans)
         try:
-            surrogate = make_surrogate(index, entry.prefix_octets, [found[span] for span in spans])
+            headers = [found[span] for span in spans]
         except KeyError as error:
             raise OSError("a header can't be read") from error
-        return SurrogateAccess(self, entry, surrogate) if surrogate.edits else None
+        if not any(map(is_internationalized, headers)):
+            return None
+        return SurrogateAccess(self, entry, make_surrogate(index, entry.prefix_octets, headers))
 
 
 class SurrogateAccess:

@@ -88,3 +88,17 @@ async def test_only_what_needs_it_is_downgraded(client: Client) -> None:
     shown = [line.partition(" BODY")[0] for line in reply.untagged]
     seen = "FLAGS (\\Recent \\Seen)"
     assert shown == [f"* 1 FETCH ({seen} UID 1 RFC822.SIZE 24", f"* 2 FETCH ({seen} UID 2 RFC822.SIZE {len(WHOLE)}"]
+
+
+@pytest.mark.parametrize("charset", ["cp932", "euc-jp", "utf-8"])
+async def test_raw_octets_of_old_mail_stay_as_they_are(client: Client, charset: str) -> None:
+    """What Japanese programs have always sent without encoding: no address is international, so nothing is changed or lost."""
+    old = (
+        "From: 花子 <hanako@example.jp>\r\nSubject: 報告\r\nX-Note: 秘密\r\nContent-Type: text/plain; name=表.txt\r\n"
+        "Content-Disposition: attachment; filename=表.txt\r\n\r\n本文\r\n"
+    ).encode(charset).decode("latin-1")
+    assert (await client.append("INBOX", old)).ok
+    reply = await client.run("FETCH 3 BODY.PEEK[]")
+    assert (reply.ok, reply.code) == (True, "") and old in reply.untagged[0]
+    structure = (await client.run("FETCH 3 BODYSTRUCTURE")).untagged[0]
+    assert "表.txt".encode(charset).decode("latin-1") in structure

@@ -1,9 +1,10 @@
 """An internationalized message for a client that has not said it takes UTF-8.
 
 Specification: RFC 6858 §2 (what is preserved, what is lost); RFC 2047 §2 (encoded words); RFC 6532 §3 (what it may have been).
-Contract: a field of ASCII stays octet by octet; of the others Subject is encoded, addresses outside ASCII become invalid
-    ones, parameters and fields outside ASCII go. What comes out is ASCII. Bodies stay as they are: only headers, those of
-    parts and of messages inside, become others, and all offsets and sizes with them.
+Contract: only a message with an address outside ASCII needs one: raw octets elsewhere, of any charset, were in mail long before
+    RFC 6532, clients know them, and a signature may cover them. A field of ASCII stays octet by octet; of the others Subject is
+    encoded, addresses outside ASCII become invalid ones, parameters and fields outside ASCII go. What comes out is ASCII. Bodies
+    stay as they are: only headers, those of parts and of messages inside, become others, and all offsets and sizes with them.
 Failure: none.
 """
 
@@ -17,6 +18,7 @@ from itertools import accumulate
 
 from fumibako.proto.message.address import Address, format_mailbox, parse_addresses
 from fumibako.proto.message.cache import CachedMessage, pack_index, unpack_index
+from fumibako.proto.message.charset import is_utf8
 from fumibako.proto.message.header import HeaderField, fields, format_field, unfold
 from fumibako.proto.message.index import Indexer, MessageIndex, Part, Summary
 from fumibako.proto.message.params import Parameters, format_parameters, parse_parameters
@@ -38,6 +40,18 @@ def header_end(octets: bytes) -> int:
     """Where the header section ends, its blank line included; -1 where it is not all there."""
     match = _END.search(octets)
     return match.end() if match else -1
+
+
+def is_internationalized(header: bytes) -> bool:
+    """Whether a header section holds an address that only RFC 6532 allows."""
+    return not header.isascii() and any(
+        field.name.lower() in _ADDRESSES and any(map(_is_beyond_ascii, parse_addresses(field.value_raw)))
+        for field in fields(header))
+
+
+def _is_beyond_ascii(address: Address) -> bool:
+    octets = (address.mailbox or b"") + (address.host or b"")
+    return not octets.isascii() and is_utf8(octets)
 
 
 def format_surrogate(header: bytes) -> bytes:
