@@ -128,7 +128,7 @@ class Record:
     """The file of one run: written anew after each round, in one step, so that at any moment it is whole and true."""
 
     def __init__(self, arguments: argparse.Namespace, directory: Path = RESULTS) -> None:
-        self._arguments, self._begun_s = arguments, time.monotonic()
+        self._arguments, self._begun_s, self._proved = arguments, time.monotonic(), commit()
         self.path = directory / f"proof-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
         self.rounds: list[Round] = []
         self.found: dict[str, Any] = {}
@@ -141,7 +141,8 @@ class Record:
     def write(self, *, finished: bool = False, cut_short_by: str = "") -> None:
         """finished: the run came to its end, with all rounds that were asked for or with one that is not clean."""
         took_s = time.monotonic() - self._begun_s
-        self.found = {**summary(self.rounds, self._arguments, took_s), "finished": finished, "cut_short_by": cut_short_by}
+        self.found = {**summary(self.rounds, self._arguments, took_s), "commit": self._proved,
+                      "finished": finished, "cut_short_by": cut_short_by}
         each = [{"how": one.how, "reached": one.reached, "workers": one.workers, "attempted": one.attempted,
                  "acknowledged": one.acknowledged, "messages": one.messages, "changes": one.changes, "recovery_s": one.recovery_s,
                  "counts": one.verdicts.counts, "faults": one.verdicts.faults, "store_faults": one.store_faults}
@@ -156,7 +157,7 @@ def summary(rounds: list[Round], arguments: argparse.Namespace, took_s: float) -
     faults = [(str(fault), what) for one in rounds for fault, what in one.verdicts.faults]
     recoveries = sorted(one.recovery_s for one in rounds if one.recovery_s)
     return {
-        "date": datetime.now(UTC).date().isoformat(), "commit": commit(), "machine": machine(),
+        "date": datetime.now(UTC).date().isoformat(), "commit": "", "machine": machine(),
         "system": f"{platform.system()} {platform.release()}", "python": platform.python_version(),
         "seed": arguments.seed, "took_s": round(took_s),
         "rounds": len(under_load), "rounds_asked": arguments.rounds, "deliveries": arguments.deliveries,

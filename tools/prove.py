@@ -11,30 +11,33 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 import traceback
-from datetime import datetime, timedelta
 
 from tools import damage, faults, kills, power, total
 
 PARTS = {"--kills": kills.main, "--power": power.main, "--damage": damage.main, "--faults": faults.main}
-KILLS_SHARE, POWER_SHARE = 0.45, 0.43      # of the minutes; what is left is for commands and damage
+KILLS_SHARE, SPARE_S = 0.45, 60.0      # of the minutes; power cuts get what is left but so much, which their last part may need
 STATES = 250        # of each work on each file system
 
 
 def long_run(seed: int, minutes: float) -> bool:
     """Everything once. True when all of it is clean."""
-    end = datetime.now() + timedelta(minutes=minutes)
-    clean = True
-    for name, words in (("--damage", ()), ("--kills", ("--rounds", "0", "--minutes", f"{minutes * KILLS_SHARE:g}")),
-                        ("--power", ("--minutes", f"{minutes * POWER_SHARE:g}", "--states", str(STATES)))):
-        option = "--seeds" if name == "--power" else "--seed"
-        print(f"\n{name.removeprefix('--')}, seed {seed}; all is over about {end:%H:%M}", flush=True)
-        try:
-            clean &= PARTS[name]([*words, option, str(seed)]) == 0
-        except Exception:       # it has written down how far it came
-            traceback.print_exc()
-            clean = False
-    return clean
+    begun_s = time.monotonic()
+    clean = _part("--damage", minutes, "--seed", str(seed))
+    clean &= _part("--kills", minutes, "--rounds", "0", "--minutes", f"{minutes * KILLS_SHARE:g}", "--seed", str(seed))
+    left_minutes = minutes - (time.monotonic() - begun_s + SPARE_S) / 60
+    return _part("--power", left_minutes, "--minutes", f"{max(0.0, left_minutes):g}", "--states", str(STATES),
+                 "--seeds", str(seed)) and clean
+
+
+def _part(name: str, left_minutes: float, *words: str) -> bool:
+    print(f"\n{' '.join((name, *words))}: the long run has {left_minutes:.0f} more minutes", flush=True)
+    try:
+        return PARTS[name](list(words)) == 0
+    except Exception:       # it has written down how far it came
+        traceback.print_exc()
+        return False
 
 
 def main(words: list[str]) -> int:

@@ -1,6 +1,6 @@
 """Backup, restore, export, import and compaction, killed at a random moment and done again (spec/reliability.md §5.1, check 11).
 
-A round of each here; `python -m tools.prove --commands` kills for as long as one likes.
+A round of each here; `python -m tools.prove --kills --rounds 0 --commands 600` for longer.
 """
 
 from __future__ import annotations
