@@ -133,7 +133,7 @@ class Live:
         seen = output.read_text("utf-8", "replace")
         if "(INJECTED)" not in seen and not _is_success(reply):
             self.wrong.append(f"{case.name}: {reply} without a cause")
-        self.said.setdefault(f"{case.role} {case.error}", []).append(reply or "broken off")
+        self.said.setdefault(f"{case.role} {case.error}", []).append(reply.partition(", id")[0] or "broken off")
         if not _is_success(reply) and not re.fullmatch(case.words, reply):
             self.wrong.append(f"{case.name}: the wrong words: {reply}")
         if "exited with" in seen and not (case.restarts and "exited with 70" in seen):
