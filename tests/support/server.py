@@ -290,7 +290,7 @@ class LiveServer:
         """Memory of the processes that talk to peers: the workers, behind storage and jobs; or of all."""
         assert self.process is not None
         children = self.children()
-        return sum(_resident_octets(one) for one in children[0 if of_all else 2:] or [self.process.pid])
+        return sum(resident_octets(one) for one in children[0 if of_all else 2:] or [self.process.pid])
 
     def errors_text(self) -> str:
         return self.errors_path.read_text("utf-8", "replace") if self.errors_path.exists() else ""
@@ -310,7 +310,7 @@ def _alive(process: int) -> bool:
         return False
 
 
-def _resident_octets(process: int) -> int:
+def resident_octets(process: int) -> int:
     """Anonymous memory, what a peer could make grow; any user may read statm, also of a process that gave up its rights."""
     _, resident, shared, *_ = map(int, Path(f"/proc/{process}/statm").read_text().split())
     return (resident - shared) * resource.getpagesize()

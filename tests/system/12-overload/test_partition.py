@@ -186,13 +186,15 @@ class Cutting(OtherServer):
     """The line is cut whenever it says that it has taken a message."""
 
     cut_s = 0.0
+    one_at_a_time = asyncio.Lock()
 
     async def _say(self, writer: asyncio.StreamWriter, reply: str) -> bool:
         if not reply.startswith("250 2.0.0 queued"):
             return await super()._say(writer, reply)
-        with cut():
-            said = await super()._say(writer, reply)
-            await asyncio.to_thread(time.sleep, self.cut_s)
+        async with self.one_at_a_time:
+            with cut():
+                said = await super()._say(writer, reply)
+                await asyncio.to_thread(time.sleep, self.cut_s)
         return said
 
 
