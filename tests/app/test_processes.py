@@ -16,15 +16,17 @@ class Info(ctypes.Structure):
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype, libc.malloc.restype, libc.free.argtypes = Info, ctypes.c_void_p, [ctypes.c_void_p]
 _loop_factory(sys.argv[1])
-libc.free(libc.malloc(1 << 20))
+libc.free(libc.malloc(8 << 20))
 before = libc.mallinfo2().hblks
-libc.malloc(256 * 1024)
+for _ in range(40):
+    libc.malloc(256 * 1024)
 print(libc.mallinfo2().hblks - before)
 """
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc's way of counting")
-@pytest.mark.parametrize(("loop", "mapped"), [("uvloop", 1), ("asyncio", 0)])
-def test_a_buffer_of_uvloop_is_mapped_whatever_was_freed_before(loop: str, mapped: int) -> None:
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_buffers_of_uvloop_are_mapped_whatever_was_freed_before(loop: str) -> None:
+    """A few find room on the heap; without the setting all of them do."""
     done = subprocess.run([sys.executable, "-c", _FREED_AND_ASKED, loop], capture_output=True, text=True, check=True)
-    assert int(done.stdout) == mapped
+    assert (int(done.stdout) > 20) == (loop == "uvloop")
