@@ -37,11 +37,11 @@ def main() -> None:
             own = [server for server in servers if isinstance(server, Fumibako)]
             results["latency"] = latency.measure(own, MAILBOXES, options.seconds, LATENCY_ROUNDS)
         if options.fetch_messages:
-            print("fetch", flush=True)
             with _reading(place / "reading") as servers:
-                results["fetch"] = fetch.measure(servers, FETCH_USER, options.fetch_messages, options.rounds)
-                print("idle", flush=True)
+                print("idle", flush=True)       # first: later on connections would live in what FETCH has left
                 results["idle"] = idle.measure(servers, FETCH_USER, options.connections)
+                print("fetch", flush=True)
+                results["fetch"] = fetch.measure(servers, FETCH_USER, options.fetch_messages, options.rounds)
     print(report.write(results))
 
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bench.chart import Bar, bar_chart
+from bench.chart import Line, growth_chart
 from bench.report import DOCS, RESULTS, SIZE_BEGIN, SIZE_END, markdown_table
 
 MB = 1024 * 1024
@@ -51,7 +51,7 @@ def format_section(known: dict[str, Any]) -> list[str]:
     lines = ["## Size", "", "Written by `python -m bench.size`: directories filled through the store's own operations, then",
              f"served by `fumibako serve` for real clients over loopback. {machine['processors']} × {machine['processor']}, "
              f"{machine['memory_gb']} GB; {known['begun'][:10]}.", "",
-             "![SELECT of a cold mailbox and memory of unused accounts](size.svg)", ""]
+             "![From 1 to 1,000,000 messages in a mailbox, and from 1 to 100,000 accounts](size.svg)", ""]
     for part, shown in parts.items():
         if part in known:
             lines += shown(known[part])
@@ -113,6 +113,15 @@ def _small(row: dict[str, Any]) -> list[str]:
 
 
 def _chart(known: dict[str, Any]) -> str:
-    bars = [Bar(f"{row['messages']:,} messages, ms", row["cold_ms"], emphasised=True) for row in known.get("mailbox", ())]
-    bars += [Bar(f"{row['accounts']:,} accounts, MB", row["all_octets"] / MB) for row in known.get("accounts", ())]
-    return bar_chart("SELECT of a mailbox no session has open, ms; memory of the whole server, MB", bars)
+    boxes, houses = known.get("mailbox", ()), known.get("accounts", ())
+    added, before, total_ms = [], 0, 0.0
+    for row in houses:
+        total_ms += row["add_ms"] * (row["accounts"] - before)
+        before = row["accounts"]
+        added.append((before, total_ms))
+    return growth_chart("What it costs, in milliseconds", "messages in one mailbox, or accounts on one machine", [
+        Line("messages: stored", [(row["messages"], row["fill_s"] * 1000) for row in boxes]),
+        Line("messages: SELECT, cold", [(row["messages"], row["cold_ms"]) for row in boxes]),
+        Line("accounts: added", added),
+        Line("accounts: listed", [(row["accounts"], row["list_ms"]) for row in houses]),
+    ])

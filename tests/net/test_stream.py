@@ -329,6 +329,38 @@ def test_tls_read_buffer_is_one_record():
     assert asyncio.sslproto.SSLProtocol.max_size == 16 * 1024
 
 
+@pytest.mark.parametrize("implicit", [True, False])
+def test_connections_share_what_tls_records_are_received_into_and_nothing_else(run, tls, implicit):
+    buffers = set()
+
+    async def session(stream):
+        if not implicit:
+            await stream.start_tls(tls.context("imap"), server_side=True, announce=b"go")
+        buffers.add(id(getattr(getattr(stream._transport, "_ssl_protocol", None), "_ssl_buffer", None)))
+        while data := await stream.read(timeout_s=5):
+            await stream.write(data)
+
+    async def one(endpoint, number):
+        stream = await open_stream(endpoint, 5)
+        if not implicit:
+            await stream.read()
+        await stream.start_tls(opportunistic_client(), server_side=False)
+        sent, received = bytes([number]) * 100_000, b""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stream.write(sent))
+            while len(received) < len(sent):
+                received += await stream.read(timeout_s=5)
+        stream.close()
+        return received == sent
+
+    async def client(endpoint):
+        return await asyncio.gather(*(one(endpoint, number) for number in range(10)))
+
+    options = {"tls_context": tls.context("imaps")} if implicit else {}
+    assert run(with_server(session, client, **options)) == [True] * 10
+    assert len(buffers) == 1
+
+
 def test_rate_floor_gives_credit_for_what_came():
     clock = FakeClock()
     floor = RateFloor(clock.monotonic_s(), octets_per_s=500, grace_s=10)

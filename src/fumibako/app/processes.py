@@ -10,11 +10,13 @@ Failure: 70 when the disk or a database failed; the supervisor starts the proces
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from socket import socket
 
@@ -51,6 +53,8 @@ OpenSession = Callable[[Stream], Awaitable[Session]]
 
 log = logging.getLogger("fumibako")
 lag_log = logging.getLogger("fumibako.lag")
+
+_M_MMAP_THRESHOLD, _MAPPED_OCTETS = -3, 128 * 1024      # mallopt(3), and its own default
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +251,16 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     import uvloop  # noqa: PLC0415 (an optional extra)
 
+    _map_large_blocks()
     return uvloop.new_event_loop
+
+
+def _map_large_blocks() -> None:
+    """uvloop asks for 256 KiB for each TLS connection and touches little of it. Mapped for itself such a block is only what was
+    touched; but glibc raises the size from which it maps with each block that is freed, and then they lie on the heap where
+    others have been: 63 instead of 45 KB a connection that waits. A size that is set stays."""
+    with suppress(OSError, AttributeError):     # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_OCTETS)
 
 
 def _on_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
