@@ -28,6 +28,8 @@ def parse_next_message(octets: bytes, mailbox: str, context: Context) -> Append:
     return _parse_message(Scanner(octets, context), mailbox)
 
 
+# Deviation: RFC 9755 §4 has the server refuse eight-bit headers of a session that has not enabled UTF8=ACCEPT. Mail programs
+# move old mail with such headers from server to server; it would be lost there.
 def _parse_message(scanner: Scanner, mailbox: str) -> Append:
     """append-message = [SP flag-list] [SP date-time] SP append-data
 

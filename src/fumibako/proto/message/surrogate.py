@@ -154,9 +154,15 @@ def header_spans(index: CachedMessage, prefix_octets: int) -> list[tuple[int, in
 
 
 def make_surrogate(index: CachedMessage, prefix_octets: int, headers: Sequence[bytes]) -> Surrogate:
-    """headers: the octets of `header_spans`, in the same order."""
+    """headers: the octets of `header_spans`, in the same order.
+
+    One that isn't UTF-8 (Shift_JIS as it is, say) is none of RFC 6532: it stays, as it is served by every server, for a client
+    that guesses its charset reads more in it than is left of it here.
+    """
     edits = []
     for (start, end), header in zip(header_spans(index, prefix_octets), headers, strict=True):
+        if header.isascii() or not is_utf8(header):
+            continue
         added = prefix_octets if start == 0 else 0      # a field of the prefix is not continued by the message's first line
         new = format_surrogate(header[:added]) + format_surrogate(header[added:])
         if new != header:

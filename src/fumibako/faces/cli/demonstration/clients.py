@@ -180,7 +180,9 @@ class ImapClient:
 
     async def search(self, *criteria: bytes | str | imap.Literal) -> list[int]:
         """The UIDs that the server finds."""
-        _, untagged = await self.command("UID SEARCH", b"CHARSET UTF-8", *criteria)
+        # RFC 9755 §3: a session with UTF8=ACCEPT may not name a charset.
+        charset = () if all(isinstance(one, bytes) for one in criteria) else (b"CHARSET UTF-8",)
+        _, untagged = await self.command("UID SEARCH", *charset, *criteria)
         return [uid for response in untagged if response.kind == "SEARCH" for uid in response.data if isinstance(uid, int)]
 
     async def _response(self, timeout_s: float) -> imap.Response:

@@ -1,8 +1,9 @@
 """Your own mail in the demonstration: a Maildir is read, put into a mailbox by IMAP, and compared octet by octet.
 
-Specification: RFC 9051 §6.3.12 (APPEND); the Maildir layout (cur, new; flags behind ":2,"; subdirectories ".Name.Sub").
-Contract: the Maildir is only read. Line ends become CRLF, as mail has them on the wire; the names of mailboxes stay in the
-    modified UTF-7 that both sides use. Flags and mailboxes are kept.
+Specification: RFC 9051 §6.3.12 (APPEND); RFC 9755 §3 (UTF8=ACCEPT: mail comes back as it is); the Maildir layout (cur, new;
+    flags behind ":2,"; subdirectories ".Name.Sub").
+Contract: the Maildir is only read. Line ends become CRLF, as mail has them on the wire; the names of mailboxes are modified
+    UTF-7 in the Maildir. Flags and mailboxes are kept.
 Failure: Failed, and what the clients raise.
 """
 
@@ -18,6 +19,8 @@ from fumibako.faces.cli.demonstration.failed import Failed
 from fumibako.faces.cli.demonstration.screen import Screen
 from fumibako.faces.cli.demonstration.world import World
 from fumibako.proto.imap.client import Literal
+from fumibako.proto.imap.names import parse_name
+from fumibako.proto.reader import ProtocolError
 from fumibako.proto.smtp.transparency import NewlineNormaliser
 from fumibako.services.texts import N_
 
@@ -42,11 +45,18 @@ class Stored:
 def messages_of(maildir: Path) -> Iterator[Stored]:
     """Every message, INBOX first; subdirectories without cur are passed over."""
     for root in (maildir, *sorted(path for path in maildir.glob(".?*") if (path / "cur").is_dir())):
-        mailbox = root.name.lstrip(".").replace(".", "/") if root != maildir else "INBOX"
+        mailbox = _text(root.name.lstrip(".").replace(".", "/")) if root != maildir else "INBOX"
         for place in ("cur", "new"):
             for path in sorted((root / place).glob("[!.]*")):
                 letters = path.name.rpartition(":2,")[2] if ":2," in path.name else ""
                 yield Stored(path, mailbox, tuple(FLAGS[letter] for letter in letters if letter in FLAGS))
+
+
+def _text(name: str) -> str:
+    try:
+        return parse_name(name.encode(), utf8=False)
+    except ProtocolError:
+        return name
 
 
 async def bring_in(screen: Screen, world: World, maildir: Path) -> None:
@@ -58,6 +68,7 @@ async def bring_in(screen: Screen, world: World, maildir: Path) -> None:
     await world.b.add_account(YOU)
     async with imap_client(world.b.endpoint("imaps"), world.b.login(YOU)) as (client, _):
         line = ""
+        await client.command("ENABLE", b"UTF8=ACCEPT")
         with screen.progress(N_("bringing in"), len(stored)) as moved:
             for mailbox in dict.fromkeys(one.mailbox for one in stored):
                 await _create(client, mailbox)
