@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -83,6 +84,7 @@ class Worker:
         self._parts, self._sockets, self._reread = parts, sockets, reread
         self._caps = Following("the limits", parts.store.directory_version, self._read_caps, Caps())
         self._services: dict[str, _Service] = {}
+        self._free: Counter[str] = Counter()        # connections that storage does not count, by listener
         self._runner: QueueRunner | None = None
 
     async def run(self, ready: Ready, *, with_jobs: bool) -> int:
@@ -144,20 +146,30 @@ class Worker:
         service = self._service(name)
 
         async def session(stream: Stream) -> None:
-            async with admitted(self._parts.store, self._claims(name, stream.peer.host)) as exceeded:
-                if not exceeded:
-                    await self._converse(self._service(name), stream)
-                else:
-                    whose = "" if exceeded == name else " from your address"
-                    await stream.write(service.refuse(f"too many connections{whose}"))
+            is_free = self._free[name] < self._free_places()
+            self._free[name] += is_free
+            try:
+                async with admitted(self._parts.store, self._claims(name, stream.peer.host, is_free=is_free)) as exceeded:
+                    if not exceeded:
+                        await self._converse(self._service(name), stream)
+                    else:
+                        whose = "" if exceeded == name else " from your address"
+                        await stream.write(service.refuse(f"too many connections{whose}"))
+            finally:
+                self._free[name] -= is_free
 
         context = self._parts.tls.context(name) if service.implicit_tls else None
         await serve(opened, session, tls_context=context, caps=self._held_caps, stopping=self.stopping, refuse=service.refuse)
 
-    def _claims(self, name: str, host: str) -> list[tuple[str, int]]:
+    def _free_places(self) -> int:
+        """How many connections of a listener each worker takes on without asking storage: a question costs as much as a
+        command does. All workers together keep them back from what storage gives out, so that the cap holds."""
+        return self._caps.value.total // (4 * self._workers) if self._workers > 1 else 0
+
+    def _claims(self, name: str, host: str, *, is_free: bool) -> list[tuple[str, int]]:
         """What storage counts a connection under: its listener, which a single worker counts as well itself, and its peer."""
         caps = self._caps.value
-        claims = [(name, caps.total)] if self._workers > 1 else []
+        claims = [] if is_free or self._workers == 1 else [(name, caps.total - self._workers * self._free_places())]
         if host and "/" not in host and not within(host, caps.exempt):
             claims.insert(0, (f"{name} {cap_key(host)}", caps.per_address))
         return claims
