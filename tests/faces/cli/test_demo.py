@@ -198,7 +198,7 @@ def test_a_maildir_keeps_mailboxes_flags_and_octets(tmp_path: Path) -> None:
     (tmp_path / ".&U9dP4TDIMOwwpA-.A" / "cur" / "3.host:2,R").write_bytes(b"\n")
     found = list(messages_of(tmp_path))
     assert [(one.mailbox, one.flags) for one in found] == [
-        ("INBOX", (rb"\Flagged", rb"\Seen")), ("INBOX", ()), ("&U9dP4TDIMOwwpA-/A", (rb"\Answered",))]
+        ("INBOX", (rb"\Flagged", rb"\Seen")), ("INBOX", ()), ("受信トレイ/A", (rb"\Answered",))]
     assert found[0].octets() == b"Subject: x\r\n\r\ny\r\nz"
 
 
