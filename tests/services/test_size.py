@@ -91,7 +91,7 @@ async def test_bulk_changes_are_told_between_their_operations(house: House, monk
 
     async def watched(operation: object) -> object:
         if isinstance(operation, SetFlags | Expunge):
-            assert len(operation.uids) <= 2_000
+            assert len(operation.uids) <= 500
             sent.append((type(operation), len(stream.sent)))
         return await commit(operation)      # type: ignore[arg-type]
     monkeypatch.setattr(house.store, "commit", watched)
