@@ -47,7 +47,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--messages", type=int, default=3000, help="a turn of delivery")
+    parser.add_argument("--messages", type=int, default=2000, help="a turn of delivery")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each server, at least 3")
     parser.add_argument("--seconds", type=float, default=5.0, help="a turn of latency")
     parser.add_argument("--fetch-messages", type=int, default=10_000, help="in the mailbox; 0: delivery only")
