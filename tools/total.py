@@ -11,7 +11,8 @@ Failure: `add_up` says False where a run has a fault; then the READMEs claim not
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,9 @@ def add_up(results: Path = RESULTS, readmes: Path = ROOT) -> bool:
     found: dict[str, Any] = {
         "version": fumibako.__version__, "sum": summed(list(runs.values())), "left_out": left_out, "runs": list(runs.values())}
     replace(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-    for name, words in SENTENCES.items():
-        write_section(readmes / name, BEGIN, f"{words(found, path.name)}\n", END)
-    print(english(found, path.name), flush=True)
+    for name, words in READMES.items():
+        write_section(readmes / name, BEGIN, f"{sentence(words, found, path.name)}\n", END)
+    print(sentence(ENGLISH, found, path.name), flush=True)
     return bool(found["sum"]["faults"] == 0)
 
 
@@ -118,27 +119,37 @@ def summed(runs: list[Run]) -> dict[str, Any]:
 # -- the sentence --
 
 
-def english(found: dict[str, Any], name: str) -> str:
-    of, link = found["sum"], f"[results](bench/results/{name}), `python -m tools.prove --release`; [how](docs/proof.md)"
-    if of["faults"]:
-        return f"**Proof:** {of['faults']:,} faults were found in the runs of this version ({link})."
-    if not _is_whole(of):
-        return "**Proof:** not all of it has run for this version; [how](docs/proof.md)."
-    return (f"**Proof:** {of['messages']:,} acknowledged messages, {of['kills']:,} kills, {of['cuts']:,} power cuts on "
-            f"{NUMBERS[len(of['cuts_on'])]}: none lost, altered or doubled ({link}).")
+@dataclass(frozen=True, slots=True)
+class Words:
+    """One language: link is put into the others, what the sum holds into the last."""
+
+    link: str
+    faults: str
+    unfinished: str
+    whole: str
 
 
-def japanese(found: dict[str, Any], name: str) -> str:
-    of, link = found["sum"], f"[結果](bench/results/{name})、`python -m tools.prove --release`、[方法](docs/proof.md)"
-    if of["faults"]:
-        return f"**実証:** この版の試験で {of['faults']:,} 件の不具合が見つかっています ({link})。"
-    if not _is_whole(of):
-        return "**実証:** この版の試験はまだ終わっていません。[方法](docs/proof.md)"
-    return (f"**実証:** 受領を応答したメール {of['messages']:,} 通、強制終了 {of['kills']:,} 回、{len(of['cuts_on'])} 種類の"
-            f"ファイルシステムでの電源断 {of['cuts']:,} 回。消失、改変、重複は 1 通もありません ({link})。")
+ENGLISH = Words(
+    "[results](bench/results/{name}), `python -m tools.prove --release`; [how](docs/proof.md)",
+    "**Proof:** {faults:,} faults were found in the runs of this version ({link}).",
+    "**Proof:** not all of it has run for this version; [how](docs/proof.md).",
+    "**Proof:** {messages:,} acknowledged messages, {kills:,} kills, {cuts:,} power cuts on {systems}: none lost, altered or "
+    "doubled ({link}).")
+JAPANESE = Words(
+    "[結果](bench/results/{name})、`python -m tools.prove --release`、[方法](docs/proof.md)",
+    "**実証:** この版の試験で {faults:,} 件の不具合が見つかっています ({link})。",
+    "**実証:** この版の試験はまだ終わっていません。[方法](docs/proof.md)",
+    "**実証:** 受領を応答したメール {messages:,} 通、強制終了 {kills:,} 回、{count} 種類のファイルシステムでの"
+    "電源断 {cuts:,} 回。消失、改変、重複は 1 通もありません ({link})。")
+READMES = {"README.md": ENGLISH, "README.ja.md": JAPANESE}
 
 
-SENTENCES: dict[str, Callable[[dict[str, Any], str], str]] = {"README.md": english, "README.ja.md": japanese}
+def sentence(words: Words, found: dict[str, Any], name: str) -> str:
+    """name: of the file that it is made from."""
+    of = found["sum"]
+    text = words.faults if of["faults"] else words.whole if _is_whole(of) else words.unfinished
+    count = len(of["cuts_on"])
+    return text.format(**of, link=words.link.format(name=name), count=count, systems=NUMBERS.get(count, ""))
 
 
 def _is_whole(of: dict[str, Any]) -> bool:

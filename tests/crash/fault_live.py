@@ -7,14 +7,10 @@ worker, accept), and EINTR, which only a kernel can say.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import re
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +22,8 @@ from tests.crash.clients import Broken, dotted, imap_peer, smtp_peer
 from tests.crash.faults import leftovers
 from tests.crash.machine import MOVERS, READERS, Machine
 from tests.support.ledger import Letter, make_letter
-from tests.support.server import die_with_tests, eventually
+from tests.support.server import eventually
+from tests.support.strace import injecting
 
 WRITES = "pwrite64,ftruncate,fallocate"
 OPENS = "openat"
@@ -81,22 +78,6 @@ def cases() -> list[Case]:
     found += [Case("jobs", calls, error, "1+", "data") for calls, error in (
         (OPENS, "EMFILE"), (WRITES, "ENOSPC"), (SYNCS, "EIO"), (WRITES, "EINTR"))]
     return found
-
-
-@contextmanager
-def injecting(process: int, calls: str, how: str, output: Path) -> Iterator[None]:
-    """While the block runs, those calls of `process` end as strace is told: "error=EIO:when=2", "delay_enter=200000"."""
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-p", str(process), "-e", f"trace={calls}", "-e", f"inject={calls}:{how}", "-y", "-o", str(output)],
-        stderr=subprocess.DEVNULL, preexec_fn=die_with_tests)  # noqa: PLW1509 (it takes no lock)
-    try:
-        eventually(lambda: re.search(r"TracerPid:\t[1-9]", Path(f"/proc/{process}/status").read_text()), "strace is attached")
-        yield
-    finally:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            tracer.wait(0 if Path(f"/proc/{process}/fd").exists() else 2)      # it ends with the last process it watches
-        tracer.terminate()      # and lets go of the process
-        tracer.wait()
 
 
 class Live:

@@ -14,9 +14,10 @@ import pytest
 
 from fumibako.app.storage import STORAGE_SOCKET
 from tests.crash.clients import smtp_peer
-from tests.crash.fault_live import Case, Live, cases, injecting
+from tests.crash.fault_live import Case, Live, cases
 from tests.crash.machine import Machine
 from tests.support.server import needs
+from tests.support.strace import injecting
 
 pytestmark = [pytest.mark.crash, pytest.mark.root, pytest.mark.timeout(900)]
 

@@ -6,13 +6,8 @@ spec/reliability.md §5.1, check 5; strace injects EIO into the K-th fsync or fd
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import re
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,25 +16,10 @@ from fumibako.store.check import check
 from tests.crash.clients import Broken, dotted, imap_peer, smtp_peer
 from tests.crash.machine import READERS, Machine
 from tests.support.ledger import Letter, make_letter
-from tests.support.server import die_with_tests, eventually, needs
+from tests.support.server import eventually, needs
+from tests.support.strace import injecting
 
 pytestmark = [pytest.mark.crash, pytest.mark.root, pytest.mark.timeout(120)]
-
-
-@contextmanager
-def failing_sync(process: int, at: int, output: Path) -> Iterator[None]:
-    """While the block runs, the at-th sync of `process`, counted from now, ends with EIO."""
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-p", str(process), "-e", "trace=fsync,fdatasync", "-e", f"inject=fsync,fdatasync:error=EIO:when={at}",
-         "-y", "-o", str(output)], stderr=subprocess.DEVNULL, preexec_fn=die_with_tests)  # noqa: PLW1509 (it takes no lock)
-    try:
-        eventually(lambda: re.search(r"TracerPid:\t[1-9]", Path(f"/proc/{process}/status").read_text()), "strace is attached")
-        yield
-    finally:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            tracer.wait(0 if Path(f"/proc/{process}/fd").exists() else 2)      # it ends with the last process it watches
-        tracer.kill()
-        tracer.wait()
 
 
 async def hand_in(machine: Machine, letter: Letter) -> str:
@@ -81,7 +61,7 @@ async def test_a_failed_sync_stops_the_store_and_nothing_is_promised(machine: Ma
         output = tmp_path / f"trace-{at}"
         assert machine.process is not None
         victim = machine.storage() if workers else machine.process.pid
-        with failing_sync(victim, at, output):
+        with injecting(victim, "fsync,fdatasync", f"error=EIO:when={at}", output):
             reply = await hand_in(machine, letter)
         seen = output.read_text()
         if "(INJECTED)" not in seen:

@@ -20,10 +20,10 @@ import pytest
 from fumibako.proto.imap.client import Literal
 from fumibako.store.check import check
 from tests.crash.clients import ImapPeer, dotted, imap_peer, smtp_peer
-from tests.crash.fault_live import injecting
 from tests.crash.machine import MOVERS, READERS, Machine
 from tests.support.ledger import Letter, make_letter
 from tests.support.server import die_with_tests, needs
+from tests.support.strace import injecting
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
 

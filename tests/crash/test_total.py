@@ -30,7 +30,7 @@ def cut(file_system: str, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    for name in total.SENTENCES:
+    for name in total.READMES:
         (tmp_path / name).write_text(f"before\n{total.BEGIN}old\n{total.END}after\n")
     return tmp_path
 
@@ -75,7 +75,7 @@ def test_with_any_fault_nothing_is_claimed(place: Path, fault: tuple[str, dict[s
     assert total.add_up(place, place) and "none lost" in (place / "README.md").read_text()
     put(place, *fault)
     assert not total.add_up(place, place)
-    for name in total.SENTENCES:
+    for name in total.READMES:
         assert not any(claim in (place / name).read_text() for claim in CLAIMS)
     (place / f"proof-{fault[0]}.json").unlink()
     assert not total.add_up(place, place), "a fault is forgotten"
@@ -99,7 +99,7 @@ def test_who_ends_a_run_makes_no_fault_and_older_files_count_less_rather_than_mo
     assert (summed(place)["sum"]["messages"], summed(place)["sum"]["kills"]) == (1_100, 10)
 
 
-@pytest.mark.parametrize("name", total.SENTENCES)
+@pytest.mark.parametrize("name", total.READMES)
 def test_the_readme_says_what_the_file_says(name: str) -> None:
     text = (total.ROOT / name).read_text("utf-8").partition(total.BEGIN)[2].partition(total.END)[0]
     if not (total.RESULTS / NAME).exists():     # nothing of this version was proved yet
@@ -107,5 +107,5 @@ def test_the_readme_says_what_the_file_says(name: str) -> None:
         return
     found = json.loads((total.RESULTS / NAME).read_text("utf-8"))
     runs = found["runs"]
-    assert text == total.SENTENCES[name](found, NAME) + "\n"
+    assert text == total.sentence(total.READMES[name], found, NAME) + "\n"
     assert {**total.summed(runs), "at": ""} == {**found["sum"], "at": ""}

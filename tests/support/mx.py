@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
 
 
 class OtherServer:
@@ -90,3 +93,26 @@ class OtherServer:
             octets += line
         self.messages.append(octets[2:-3])
         return await self._say(writer, self.replies.get(".", "250 2.0.0 queued as 1"))
+
+
+Other = TypeVar("Other", bound=OtherServer)
+
+
+@contextmanager
+def in_a_thread(server: Other, host: str, port: int) -> Iterator[Other]:
+    """The server listens while the block runs, in an event loop of its own."""
+    loop, up, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        async with server.listening(host, port):
+            up.set()
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert up.wait(10)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()

@@ -7,10 +7,15 @@ of events between processes that wait for each other.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.server import die_with_tests, eventually
 
 CALLS = "pwrite64,write,sendto,sendmsg,recvfrom,recv,fsync,fdatasync"
 _WHOLE = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+)(?: .*)?")
@@ -24,6 +29,24 @@ _SENDS = ("sendto", "sendmsg", "write")
 def strace(output: Path) -> tuple[str, ...]:
     """The command to run a server under; its calls go to `output`."""
     return ("strace", "-f", "-qq", "-yy", "-s", "100000", "-e", f"trace={CALLS}", "-e", "signal=none", "-o", str(output))
+
+
+@contextmanager
+def injecting(process: int, calls: str, how: str, output: Path) -> Iterator[None]:
+    """While the block runs, those calls of `process` end as strace is told: "error=EIO:when=2", "delay_enter=200000"."""
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-p", str(process), "-e", f"trace={calls}", "-e", f"inject={calls}:{how}", "-y", "-o", str(output)],
+        stderr=subprocess.DEVNULL, preexec_fn=die_with_tests)  # noqa: PLW1509 (it takes no lock)
+    try:
+        eventually(lambda: re.search(r"TracerPid:\t[1-9]", Path(f"/proc/{process}/status").read_text()), "strace is attached")
+        yield
+    finally:
+        lives = Path(f"/proc/{process}/fd").exists()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            tracer.wait(0 if lives else 2)      # it ends with the last process it watches
+        # One that is gone it would wait for, and whoever reaps that waits for it; one that lives it lets go of.
+        (tracer.terminate if lives else tracer.kill)()
+        tracer.wait()
 
 
 @dataclass(slots=True)

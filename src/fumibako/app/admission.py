@@ -1,7 +1,7 @@
-"""The caps on connections, held over all workers: each counts its own, storage counts everybody's.
+"""The caps on connections, held over all workers: each counts its own, storage counts those it is asked about.
 
 Contract: DESIGN §4 (counters that must be global). Asked after a worker's own caps have let the connection in, so that a flood
-    costs storage nothing.
+    costs storage nothing; what a worker takes on without asking (processes.Worker) is kept back from what storage gives out.
 Failure: none; while storage is away each worker holds its own cap, and the session says itself what it cannot do.
 """
 

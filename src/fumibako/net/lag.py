@@ -67,4 +67,3 @@ class LagMeter:
             if left <= 0 and self._looks:
                 return milliseconds + 1
         return 0
-

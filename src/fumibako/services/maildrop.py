@@ -16,7 +16,8 @@ from fumibako.model.account import Account
 from fumibako.model.ids import Uid
 from fumibako.model.mailbox import INBOX, Entry, Mailbox
 from fumibako.model.ops import Expunge, Expunged, LockMaildrop, Refusal, UnlockMaildrop
-from fumibako.proto.message.surrogate import HEADER_OCTETS, format_surrogate, header_end, is_internationalized
+from fumibako.proto.message.address import is_internationalized
+from fumibako.proto.message.surrogate import HEADER_OCTETS, format_surrogate, header_end
 from fumibako.services.message_access import MessageAccess
 from fumibako.services.views import Stay
 from fumibako.store.base import PIECE_UIDS, Store, StoreRefused, expect

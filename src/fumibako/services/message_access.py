@@ -13,9 +13,10 @@ from typing import Protocol
 
 from fumibako.model.ids import AccountId, EmailId, MailboxId, Uid
 from fumibako.model.mailbox import Entry
+from fumibako.proto.message.address import is_internationalized
 from fumibako.proto.message.cache import CachedMessage, pack_index, unpack_index
 from fumibako.proto.message.index import Indexer
-from fumibako.proto.message.surrogate import Surrogate, header_spans, is_internationalized, make_surrogate
+from fumibako.proto.message.surrogate import Surrogate, header_spans, make_surrogate
 from fumibako.store.base import BATCH_UIDS, Store
 
 PIECE_OCTETS = 64 * 1024

@@ -98,8 +98,8 @@ class _Check:
         self._findings: list[Finding] = []
         self._messages = self._octets = 0
         self._shards: set[str] = set()
-        self._misfits: list[int] = []           # and of which the cache says another thing than the octets
         self._wrong_sizes: list[int] = []       # blobs of the database under way whose record says another size
+        self._misfits: list[int] = []           # and of which the cache says another thing than the octets
 
     def run(self) -> Report:
         self._database(CONTROL, CONTROL_RULES, self._look_for_shards)

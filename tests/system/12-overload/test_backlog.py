@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import pytest
 from fumibako.store.sqlite.database import open_reader
 from tests.support.backlog import fill_queue
 from tests.support.clients import WIRE_S, letter, trusting
-from tests.support.mx import OtherServer
+from tests.support.mx import OtherServer, in_a_thread
 from tests.support.server import PASSWORD, LiveServer, Place, eventually
 
 pytestmark = pytest.mark.system
@@ -36,27 +35,6 @@ class Timed(OtherServer):
         subject = self.messages[-1].partition(b"Subject: ")[2].partition(b"\r\n")[0].decode()
         self.arrived_s[subject] = time.monotonic()
         return taken
-
-
-@contextmanager
-def living(address: str, port: int) -> Iterator[Timed]:
-    """The mail server of the domain that lives, in a thread of its own."""
-    server, loop = Timed(), asyncio.new_event_loop()
-    over, up = asyncio.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with server.listening(address, port):
-            up.set()
-            await over.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert up.wait(10)
-    try:
-        yield server
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
 
 
 @contextmanager
@@ -94,7 +72,7 @@ def test_fresh_mail_passes_a_backlog(fresh: LiveServer, place: Place, network: s
     idle_octets = fresh.resident_octets(of_all=True)
     fresh.stop()
     fill_queue(fresh.directory, f"[{network}.66]", waiting, time.time_ns() // 1_000_000)
-    with dead(kind, f"{network}.66", port), living(f"{network}.67", port) as other:
+    with dead(kind, f"{network}.66", port), in_a_thread(Timed(), f"{network}.67", port) as other:
         begun_s = time.monotonic()
         fresh.start()
         start_s = time.monotonic() - begun_s

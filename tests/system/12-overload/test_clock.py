@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.support.clients import arrived, hand_in, imap, imap_wire, letter, messages, submit
-from tests.support.mx import OtherServer
+from tests.support.mx import OtherServer, in_a_thread
 from tests.support.server import LiveServer, Place, eventually
 
 pytestmark = pytest.mark.system
@@ -41,25 +37,9 @@ def _jumps() -> dict[str, float]:
     }
 
 
-@contextmanager
-def _other(place: Place) -> Iterator[OtherServer]:
+def _other() -> OtherServer:
     """It asks everybody to come back later, but for those it is told to take."""
-    loop, up, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-    server = OtherServer({f"RCPT TO:<later{number}@elsewhere.example>": "450 4.2.0 later" for number in range(DEFERRED)})
-
-    async def serve() -> None:
-        async with server.listening(place.address, 2626):
-            up.set()
-            await over.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert up.wait(10)
-    try:
-        yield server
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
+    return OtherServer({f"RCPT TO:<later{number}@elsewhere.example>": "450 4.2.0 later" for number in range(DEFERRED)})
 
 
 class Clock:
@@ -96,7 +76,7 @@ def test_the_clock_is_set_again_and_again(fresh: LiveServer, place: Place) -> No
     fresh.init(relay__smarthost=f'"{place.address}:2626"')
     fresh.populate("example.jp", "alice", "bob")
     fresh.extra = clock.environment
-    with _other(place) as other:
+    with in_a_thread(_other(), place.address, 2626) as other:
         fresh.start()
         children = fresh.children()
         for number in range(DEFERRED):

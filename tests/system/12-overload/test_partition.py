@@ -7,7 +7,6 @@ import asyncio
 import socket
 import ssl
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.support.clients import Wire, hand_in, imap, imap_wire, letter, messages, smtp_wire, submit, trusting
-from tests.support.mx import OtherServer
+from tests.support.mx import OtherServer, in_a_thread
 from tests.support.server import PASSWORD, LiveServer, eventually, needs
 
 pytestmark = [pytest.mark.system, pytest.mark.root, pytest.mark.timeout(400)]
@@ -168,7 +167,7 @@ def test_on_the_way_out(server: LiveServer, cut_s: float) -> None:
     server.stop()
     server.configure(relay__smarthost=f'"{FAR}:2626"')
     server.start()
-    with _far_server(cut_s) as other:
+    with in_a_thread(Cutting(cut_s), FAR, 2626) as other:
         for number in range(3):
             submit(server, letter(f"cut {number}", sender="alice@example.jp"), "bob@elsewhere.example")
         eventually(lambda: _retried(server) == [], "the queue is empty", 4 * AGAIN_S)
@@ -185,8 +184,9 @@ def _retried(server: LiveServer) -> list[object]:
 class Cutting(OtherServer):
     """The line is cut whenever it says that it has taken a message."""
 
-    cut_s = 0.0
-    one_at_a_time = asyncio.Lock()
+    def __init__(self, cut_s: float) -> None:
+        super().__init__()
+        self.cut_s, self.one_at_a_time = cut_s, asyncio.Lock()
 
     async def _say(self, writer: asyncio.StreamWriter, reply: str) -> bool:
         if not reply.startswith("250 2.0.0 queued"):
@@ -196,23 +196,3 @@ class Cutting(OtherServer):
                 said = await super()._say(writer, reply)
                 await asyncio.to_thread(time.sleep, self.cut_s)
         return said
-
-
-@contextmanager
-def _far_server(cut_s: float) -> Iterator[OtherServer]:
-    loop, up, over, server = asyncio.new_event_loop(), threading.Event(), asyncio.Event(), Cutting()
-    server.cut_s = cut_s
-
-    async def serve() -> None:
-        async with server.listening(FAR, 2626):
-            up.set()
-            await over.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert up.wait(10)
-    try:
-        yield server
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()

@@ -111,13 +111,13 @@ class _Fetch:
         kept = [view.index(entry.uid) for entry in entries]
         newly_seen = await selection.mark_seen(kept) if self._sets_seen else set()
         rows = zip(kept, entries, strict=True)
-        for is_plain, run in groupby(rows, lambda row: not self._downgrades or indexes[row[1].email_id].is_ascii):
+        for is_looked_at, run in groupby(rows, lambda row: self._downgrades and indexes[row[1].email_id].may_be_international):
             positions, entries = map(list, zip(*run, strict=True))
-            if is_plain:
-                await self._tell(positions, entries, indexes, newly_seen)
-            else:
+            if is_looked_at:
                 for at, entry in zip(positions, entries, strict=True):
                     await self._tell_surrogate(at, entry, indexes[entry.email_id], newly_seen)
+            else:
+                await self._tell(positions, entries, indexes, newly_seen)
 
     def _from_arrays(self, positions: list[int]) -> None:
         columns: list[Column] = [(_ARRAY_TEMPLATES[item.kind], self._array(item.kind, positions)) for item in self._items]

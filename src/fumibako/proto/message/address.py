@@ -12,8 +12,12 @@ import re
 from typing import NamedTuple
 
 from fumibako.proto.message.charset import RAW_JIS, RAW_SHIFT_JIS, is_utf8
+from fumibako.proto.message.header import fields
 from fumibako.proto.message.words import FOLD, encode_words
 
+# RFC 5322 §3.6.2, §3.6.3, §3.6.6; Return-Path holds no name, but the same octets.
+ADDRESS_FIELDS = frozenset({b"bcc", b"cc", b"from", b"reply-to", b"resent-bcc", b"resent-cc", b"resent-from", b"resent-sender",
+                            b"resent-to", b"return-path", b"sender", b"to"})
 _MAX_ENTRIES = 10_000
 _LOCAL_PART_OCTETS = 1000
 
@@ -67,6 +71,18 @@ def parse_addresses(value: bytes) -> list[Address]:
     parser = _Parser(value)
     parser.run()
     return parser.found
+
+
+def is_internationalized(header: bytes) -> bool:
+    """Whether a header section holds an address that only RFC 6532 allows."""
+    return not header.isascii() and any(
+        field.name.lower() in ADDRESS_FIELDS and any(map(_is_beyond_ascii, parse_addresses(field.value_raw)))
+        for field in fields(header))
+
+
+def _is_beyond_ascii(address: Address) -> bool:
+    octets = (address.mailbox or b"") + (address.host or b"")
+    return not octets.isascii() and is_utf8(octets)
 
 
 def _parse_simple(value: bytes) -> Address | None:

@@ -48,8 +48,8 @@ class CachedMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the store knows of a message without opening its blob. Offsets count from the blob's first octet.
 
     `envelope`, `bodystructure`, `body` are IMAP data. `body_offset` ends the message's own header. `date_sent_ms` is the
-    Date field, or None. `fields` are the unfolded raw octets of FIELD_NAMES, None if absent. `ascii_headers` is None where
-    the octets come from a version that did not look.
+    Date field, or None. `fields` are the unfolded raw octets of FIELD_NAMES, None if absent. `international`: see
+    MessageIndex; None where the octets come from a version that did not look.
     """
 
     version: int
@@ -63,14 +63,14 @@ class CachedMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     preview: str
     has_attachment: bool
     rows: msgspec.Raw
-    ascii_headers: bool | None = None
+    international: bool | None = None
 
     @property
-    def is_ascii(self) -> bool:
-        """No header holds an octet beyond ASCII, as far as is known."""
-        if self.ascii_headers is None:
-            return self.envelope.isascii() and self.bodystructure.isascii()
-        return self.ascii_headers
+    def may_be_international(self) -> bool:
+        """Whether its headers have to be looked at before a client without UTF-8 gets them."""
+        if self.international is None:
+            return not (self.envelope.isascii() and self.bodystructure.isascii())
+        return self.international
 
     @property
     def field_names(self) -> frozenset[str]:
@@ -134,7 +134,7 @@ def pack_index(index: MessageIndex) -> bytes:
     cached = CachedMessage(
         VERSION, format_envelope(index), bodystructure, body, index.size_octets, index.root.body_offset,
         parse_date(date) if date else None, _FIELDS(index.summary), index.preview, any(map(_is_attachment, parts)),
-        msgspec.Raw(_ENCODER.encode([_row(part, part is index.root) for part in parts])), index.ascii_headers,
+        msgspec.Raw(_ENCODER.encode([_row(part, part is index.root) for part in parts])), index.international,
     )  # fmt: skip
     return _ENCODER.encode(cached)
 

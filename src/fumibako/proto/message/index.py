@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from fumibako.proto.message.address import is_internationalized
 from fumibako.proto.message.header import fields, unfold
 from fumibako.proto.message.params import Parameters, attachment_name, parse_parameters
 from fumibako.proto.message.preview import preview
@@ -122,14 +123,14 @@ class Summary:
 class MessageIndex:
     """What one pass over a message found. `preview` is at most 200 characters of its first text part, decoded.
 
-    `ascii_headers`: no header of the message or of a part holds an octet beyond ASCII (False, too, where one is too long).
+    `international`: a header of the message or of a part holds an address that only RFC 6532 allows, or is too long to know.
     """
 
     root: Part
     summary: Summary
     preview: str
     size_octets: int
-    ascii_headers: bool
+    international: bool
 
     def field(self, name: str) -> bytes:
         """The same as `summary.field`."""
@@ -171,7 +172,7 @@ class Indexer:
         self._lines = 0
         self._parts = 1
         self._headers_octets = 0
-        self._ascii_headers = True
+        self._international = False
         self._root = self._top = _Open(None, 0)
         self._in_header = True
         self._header: bytes | None = None  # the first octets of a header that is too long
@@ -197,7 +198,7 @@ class Indexer:
         while self._closed_root is None:
             self._close_top(size)
         assert self._root.summary is not None  # a root always gets one
-        return MessageIndex(self._closed_root, self._root.summary, self._preview(), size, self._ascii_headers)
+        return MessageIndex(self._closed_root, self._root.summary, self._preview(), size, self._international)
 
     def _scan(self, final: bool) -> None:
         while self._scan_header(final) if self._in_header else self._scan_body(final):
@@ -321,7 +322,7 @@ class Indexer:
         overlong = header_end - start > MAX_HEADER_OCTETS
         block, self._header = self._header or bytes(self._window[start : min(header_end, start + MAX_HEADER_OCTETS)]), None
         self._headers_octets += len(block)
-        self._ascii_headers = self._ascii_headers and block.isascii() and not overlong
+        self._international = self._international or overlong or is_internationalized(block)
         top.opaque = overlong or self._headers_octets > MAX_HEADERS_OCTETS
         top.body_offset = self._base + body
         top.lines_before = self._lines

@@ -16,17 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from fumibako.proto.message.address import Address, format_mailbox, parse_addresses
+from fumibako.proto.message.address import ADDRESS_FIELDS, Address, format_mailbox, parse_addresses
 from fumibako.proto.message.cache import CachedMessage, pack_index, unpack_index
-from fumibako.proto.message.charset import is_utf8
 from fumibako.proto.message.header import HeaderField, fields, format_field, unfold
 from fumibako.proto.message.index import Indexer, MessageIndex, Part, Summary
 from fumibako.proto.message.params import Parameters, format_parameters, parse_parameters
 from fumibako.proto.message.words import decode_words
 
-# RFC 6858 §2.1; Return-Path holds no name, but the same octets.
-_ADDRESSES = frozenset({b"bcc", b"cc", b"from", b"reply-to", b"resent-bcc", b"resent-cc", b"resent-from", b"resent-sender",
-                        b"resent-to", b"return-path", b"sender", b"to"})
 _PARAMETERS = frozenset({b"content-type", b"content-disposition"})
 HEADER_OCTETS = 1 << 20         # a longer header is taken to end here
 _INVALID = "invalid@internationalized-address.invalid"
@@ -40,18 +36,6 @@ def header_end(octets: bytes) -> int:
     """Where the header section ends, its blank line included; -1 where it is not all there."""
     match = _END.search(octets)
     return match.end() if match else -1
-
-
-def is_internationalized(header: bytes) -> bool:
-    """Whether a header section holds an address that only RFC 6532 allows."""
-    return not header.isascii() and any(
-        field.name.lower() in _ADDRESSES and any(map(_is_beyond_ascii, parse_addresses(field.value_raw)))
-        for field in fields(header))
-
-
-def _is_beyond_ascii(address: Address) -> bool:
-    octets = (address.mailbox or b"") + (address.host or b"")
-    return not octets.isascii() and is_utf8(octets)
 
 
 def format_surrogate(header: bytes) -> bytes:
@@ -70,7 +54,7 @@ def _downgraded(field: HeaderField) -> bytes:
     name = field.name.lower()
     if name == b"subject":
         text = _CONTROLS.sub(" ", decode_words(unfold(field.value_raw)))
-    elif name in _ADDRESSES:
+    elif name in ADDRESS_FIELDS:
         text = ", ".join(_mailbox(one) for one in parse_addresses(field.value_raw) if one.host is not None) or _NOBODY
     elif name in _PARAMETERS:
         text = _ascii_parameters(field.value_raw)
@@ -154,15 +138,9 @@ def header_spans(index: CachedMessage, prefix_octets: int) -> list[tuple[int, in
 
 
 def make_surrogate(index: CachedMessage, prefix_octets: int, headers: Sequence[bytes]) -> Surrogate:
-    """headers: the octets of `header_spans`, in the same order.
-
-    One that isn't UTF-8 (Shift_JIS as it is, say) is none of RFC 6532: it stays, as it is served by every server, for a client
-    that guesses its charset reads more in it than is left of it here.
-    """
+    """headers: the octets of `header_spans`, in the same order."""
     edits = []
     for (start, end), header in zip(header_spans(index, prefix_octets), headers, strict=True):
-        if header.isascii() or not is_utf8(header):
-            continue
         added = prefix_octets if start == 0 else 0      # a field of the prefix is not continued by the message's first line
         new = format_surrogate(header[:added]) + format_surrogate(header[added:])
         if new != header:
@@ -170,7 +148,7 @@ def make_surrogate(index: CachedMessage, prefix_octets: int, headers: Sequence[b
     shift = _Shift(edits, prefix_octets)
     root = shift.part(index.root)
     summary = root.summary or Summary()
-    new_index = MessageIndex(root, summary, index.preview, shift.offset(index.size_octets), ascii_headers=True)
+    new_index = MessageIndex(root, summary, index.preview, shift.offset(index.size_octets), international=False)
     return Surrogate(unpack_index(pack_index(new_index)), tuple(edits))
 
 
