@@ -42,11 +42,19 @@ def injecting(process: int, calls: str, how: str, output: Path) -> Iterator[None
         yield
     finally:
         lives = Path(f"/proc/{process}/fd").exists()
+        _let_go(tracer, patience_s=0 if lives else 2)
+
+
+def _let_go(tracer: subprocess.Popen[bytes], patience_s: float) -> None:
+    """It ends with the last process it watches, or is told to. Where that process dies just then, it may wait for it for ever,
+    and whoever reaps that for both."""
+    for end in (tracer.terminate, tracer.kill):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            tracer.wait(0 if lives else 2)      # it ends with the last process it watches
-        # One that is gone it would wait for, and whoever reaps that waits for it; one that lives it lets go of.
-        (tracer.terminate if lives else tracer.kill)()
-        tracer.wait()
+            tracer.wait(patience_s)
+            return
+        end()
+        patience_s = 2
+    tracer.wait()
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from fumibako.model.ids import TraceId
@@ -35,8 +36,9 @@ class TraceFile:
         self._lines: list[str] = []
 
     def event(self, trace_id: TraceId, kind: str, **fields: object) -> None:
-        line = {"time": _time(self._clock.now_ms()), "trace_id": trace_id.hex(), "kind": kind,
-                **{name: _plain(value) for name, value in fields.items()}}
+        line: dict[str, object] = {"time": _time(self._clock.now_ms()), "trace_id": trace_id.hex(), "kind": kind}
+        for name, value in fields.items():
+            line[name] = _plain(value)
         self._lines.append(json.dumps(line))
         if len(self._lines) == 1:
             self._write_soon()
@@ -98,15 +100,23 @@ def _mentions(line: dict[str, object], query: str) -> bool:
 
 def _plain(value: object) -> object:
     """What JSON can say, of bounded length."""
-    if isinstance(value, bool | int | float) or value is None:
+    if isinstance(value, str):
+        return value[:VALUE_CHARACTERS]
+    if isinstance(value, (bool, int, float)) or value is None:
         return value
-    if isinstance(value, tuple | list):
+    if isinstance(value, (tuple, list)):
         return [_plain(one) for one in value[:100]]
     return str(value)[:VALUE_CHARACTERS]
 
 
 def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    seconds, thousandths = divmod(ms, 1000)
+    return f"{_second(seconds)}.{thousandths:03}+00:00"
+
+
+@lru_cache(maxsize=8)       # most lines are of the second of the one before
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class JsonLines(logging.Formatter):

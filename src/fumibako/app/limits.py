@@ -8,7 +8,6 @@ Failure: none.
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
 import sys
 
@@ -30,14 +29,9 @@ def files_allowed() -> int:
     return soft if soft != resource.RLIM_INFINITY else sys.maxsize
 
 
-def is_full() -> bool:
-    """Whether a new file gets a number beyond four fifths of the limit: numbers are given from the lowest free one."""
-    try:
-        lowest_free = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return True
-    os.close(lowest_free)
-    return lowest_free >= files_allowed() * _SHARE
+def is_beyond(descriptor: int) -> bool:
+    """Whether a new file's number lies beyond four fifths of the limit: numbers are given from the lowest free one."""
+    return descriptor >= files_allowed() * _SHARE
 
 
 def give_back_large_memory() -> None:

@@ -23,7 +23,7 @@ from socket import socket
 
 from fumibako.app.admission import admitted
 from fumibako.app.build import Parts, build_notifier, build_parts, build_queue_runner, build_relay, changed_parts
-from fumibako.app.limits import files_allowed, is_full
+from fumibako.app.limits import files_allowed, is_beyond
 from fumibako.app.reload import with_changes
 from fumibako.app.storage import remote_store
 from fumibako.config import Config, ConfigError, load_config
@@ -130,9 +130,9 @@ class Worker:
         await self._caps.refresh()      # after the zones: whoever finds those new finds the networks no older
         return answerer
 
-    def _held_caps(self) -> Caps | Awaitable[Caps]:
+    def _held_caps(self, descriptor: int) -> Caps | Awaitable[Caps]:
         """The settings; nobody more while files are short: storage, resolver and deliveries need some too."""
-        if is_full():
+        if is_beyond(descriptor):
             tell("connections", Refusal.NO_FILES, f"{files_allowed()} are allowed, and four fifths of them open")
             return replace(self._caps.value, total=0)
         return self._caps.current()
@@ -149,17 +149,23 @@ class Worker:
             is_free = self._free[name] < self._free_places()
             self._free[name] += is_free
             try:
-                async with admitted(self._parts.store, self._claims(name, stream.peer.host, is_free=is_free)) as exceeded:
-                    if not exceeded:
-                        await self._converse(self._service(name), stream)
-                    else:
-                        whose = "" if exceeded == name else " from your address"
-                        await stream.write(service.refuse(f"too many connections{whose}"))
+                if claims := self._claims(name, stream.peer.host, is_free=is_free):
+                    await self._converse_if_admitted(name, claims, stream)
+                else:
+                    await self._converse(self._service(name), stream)
             finally:
                 self._free[name] -= is_free
 
         context = self._parts.tls.context(name) if service.implicit_tls else None
         await serve(opened, session, tls_context=context, caps=self._held_caps, stopping=self.stopping, refuse=service.refuse)
+
+    async def _converse_if_admitted(self, name: str, claims: list[tuple[str, int]], stream: Stream) -> None:
+        async with admitted(self._parts.store, claims) as exceeded:
+            if not exceeded:
+                await self._converse(self._service(name), stream)
+            else:
+                whose = "" if exceeded == name else " from your address"
+                await stream.write(self._service(name).refuse(f"too many connections{whose}"))
 
     def _free_places(self) -> int:
         """How many connections of a listener each worker takes on without asking storage: a question costs as much as a

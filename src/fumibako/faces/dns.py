@@ -104,7 +104,7 @@ class DnsFace:
         """Serves bound UDP and TCP sockets until told to stop."""
         async with asyncio.TaskGroup() as group:
             group.create_task(serve_datagrams(datagrams, self.respond, stopping))
-            group.create_task(serve(streams, self.session, caps=lambda: TCP_CAPS, stopping=stopping))
+            group.create_task(serve(streams, self.session, caps=lambda descriptor: TCP_CAPS, stopping=stopping))
 
     def respond(self, octets: bytes, peer: Endpoint) -> bytes | Awaitable[bytes | None] | None:
         """The answer to one datagram, or None; something to wait for where the zones are being made anew."""

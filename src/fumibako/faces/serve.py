@@ -98,11 +98,11 @@ class Patience:
     def __init__(self, clock: Clock, login_s: float = math.inf) -> None:
         self._clock = clock
         self._login_by_s = clock.monotonic_s() + login_s
-        self.begin()
+        self._since_s: float | None = None      # from the next question on
 
     def begin(self) -> None:
-        """An event is answered: the next one may take its time from now on."""
-        self._since_s = self._clock.monotonic_s()
+        """An event is answered: the next one may take its time from when it is waited for."""
+        self._since_s = None
 
     def logged_in(self) -> None:
         """From now on a peer may stay as long as it likes."""
@@ -110,11 +110,14 @@ class Patience:
 
     @property
     def login_is_overdue(self) -> bool:
-        return self._login_by_s <= self._clock.monotonic_s()
+        return self._login_by_s < math.inf and self._login_by_s <= self._clock.monotonic_s()
 
     def left_s(self, limit_s: float) -> float:
         """What is left of a limit, or of the time to log in where that ends sooner; 0.0 when it is over."""
-        return max(0.0, min(self._since_s + limit_s, self._login_by_s) - self._clock.monotonic_s())
+        now_s = self._clock.monotonic_s()
+        if self._since_s is None:
+            self._since_s = now_s
+        return max(0.0, min(self._since_s + limit_s, self._login_by_s) - now_s)
 
 
 async def run_session(session: Session, stream: Stream, stopping: asyncio.Event) -> None:
@@ -168,7 +171,8 @@ class _Loop:
         while not session.closed:
             event = session.core.next_event()
             if event is Need.BYTES:
-                await self._flush()
+                if data := session.core.data_to_send():
+                    await self._stream.write(data)
                 await self._receive()
                 unflushed = 0
                 continue
@@ -203,7 +207,7 @@ class _Loop:
         if session.closed:
             return None
         try:
-            data = await self._octets_or_push(push)
+            data = await (self._stream.read(session.timeout_s) if push is None else self._octets_or_push(push))
         except TimeoutError:
             return self._end(session.on_stop if self._stopping.is_set() else session.on_timeout)
         if data is None:
@@ -218,10 +222,8 @@ class _Loop:
         farewell()
         self._session.closed = True
 
-    async def _octets_or_push(self, push: Awaitable[None] | None) -> bytes | None:
+    async def _octets_or_push(self, push: Awaitable[None]) -> bytes | None:
         """Octets, b"" at the end of input, or None when the push came first."""
-        if push is None:
-            return await self._stream.read(self._session.timeout_s)
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(_outcome(self._stream.read(self._session.timeout_s)))
             pushing = group.create_task(_outcome(push))

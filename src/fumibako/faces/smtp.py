@@ -17,6 +17,7 @@ import math
 import ssl
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fumibako.faces.serve import LOGIN_S, Core, Patience
@@ -130,7 +131,9 @@ class SmtpSession:
         self.wants_tls = False
         self.starttls_context = config.tls
         self._config, self._services, self._policy, self._stream = config, services, policy, stream
-        self._smtp = ServerConnection(_server_config(config, policy, stream))
+        self._smtp = ServerConnection(_server_config(
+            config, policy.number("limits.message_size"), policy.number("limits.recipients"), stream.tls is not None,
+            _mechanisms(config.role, stream)))
         self.core: Core = self._smtp
         self._errors = self._polite = 0
         self.patience = Patience(services.clock, LOGIN_S if config.role is Role.SUBMISSION else math.inf)
@@ -157,9 +160,10 @@ class SmtpSession:
         return min(left_s, self._rate.remaining_s(self._services.clock.monotonic_s(), self._received_octets))
 
     async def on_event(self, event: Any) -> None:
-        await _ANSWERS[type(event)](self, event)
+        kind = type(event)
+        await _ANSWERS[kind](self, event)
         self.patience.begin()
-        self._polite += isinstance(event, _POLITE)
+        self._polite += kind in _POLITE
         if self._smtp.closed:
             self.closed = True
         else:
@@ -209,21 +213,17 @@ class SmtpSession:
     # -- the session --
 
     async def on_connected(self, _: Connected) -> None:
-        try:
-            early = await self._stream.read(timeout_s=0)
-        except TimeoutError:
-            early = None
-        if early is not None:
+        if self._stream.has_arrived():
             # Who talks first is no mail client: it means to have its octets taken for what it never waited to be asked.
             self._smtp.reply(TALKED_FIRST)
             self.closed = True
             return
-        self._smtp.reply(Reply(220, None, f"{self._config.hostname} {'LMTP' if self._is_lmtp else 'ESMTP'} Fumibako"))
+        self._smtp.reply(_greeting(self._config.hostname, "LMTP" if self._is_lmtp else "ESMTP"))
 
     async def on_hello(self, event: Hello) -> None:
         self._end_transaction()
         self._hello = event
-        self._reply(Reply(250, None, f"greets {self._stream.peer.host}" if self._stream.peer.host else "greets you"))
+        self._reply(_welcome(self._stream.peer.host))
 
     async def on_starttls(self, _: StartTLS) -> None:
         self._end_transaction()
@@ -232,7 +232,7 @@ class SmtpSession:
 
     async def on_quit(self, _: Quit) -> None:
         self._end_transaction()
-        self._reply(Reply.of(f"221 2.0.0 {self._config.hostname} closing connection"))
+        self._reply(_goodbye(self._config.hostname))
 
     async def on_reset(self, _: Reset) -> None:
         self._end_transaction()
@@ -395,12 +395,13 @@ _ANSWERS: dict[type, Any] = {
 }
 
 
-_POLITE = (Hello, Mail, Reset, Verify, Expand, Help, Noop)
+_POLITE = frozenset({Hello, Mail, Reset, Verify, Expand, Help, Noop})
 
 
 async def open_session(config: SmtpConfig, services: Services, stream: Stream) -> SmtpSession:
     """A session for a new connection, under the policy of this moment."""
-    return SmtpSession(config, services, await services.receiver.policy(), stream)
+    policy = services.receiver.policy()
+    return SmtpSession(config, services, policy if isinstance(policy, Policy) else await policy, stream)
 
 
 def refuse_connection(reason: str) -> bytes:
@@ -408,17 +409,37 @@ def refuse_connection(reason: str) -> bytes:
     return f"421 4.7.0 {reason[:1].upper()}{reason[1:]}, try again later\r\n".encode("ascii")
 
 
-def _server_config(config: SmtpConfig, policy: Policy, stream: Stream) -> ServerConfig:
-    tls = stream.tls
+# What is the same for every connection is made once.
+
+
+@lru_cache(maxsize=64)
+def _greeting(hostname: str, protocol: str) -> Reply:
+    return Reply(220, None, f"{hostname} {protocol} Fumibako")
+
+
+@lru_cache(maxsize=4096)
+def _welcome(host: str) -> Reply:
+    return Reply(250, None, f"greets {host or 'you'}")
+
+
+@lru_cache(maxsize=64)
+def _goodbye(hostname: str) -> Reply:
+    return Reply.of(f"221 2.0.0 {hostname} closing connection")
+
+
+@lru_cache(maxsize=64)
+def _server_config(
+    config: SmtpConfig, max_size_octets: int, max_recipients: int, tls_active: bool, mechanisms: tuple[str, ...]
+) -> ServerConfig:
     return ServerConfig(
         hostname=config.hostname,
         lmtp=config.role is Role.LMTP,
         submission=config.role is Role.SUBMISSION,
-        max_size_octets=policy.number("limits.message_size"),
-        max_recipients=policy.number("limits.recipients"),
-        tls_available=config.tls is not None or tls is not None,
-        tls_active=tls is not None,
-        auth_mechanisms=_mechanisms(config.role, stream),
+        max_size_octets=max_size_octets,
+        max_recipients=max_recipients,
+        tls_available=config.tls is not None or tls_active,
+        tls_active=tls_active,
+        auth_mechanisms=mechanisms,
         auth_without_tls=config.allow_plaintext,
         max_errors=ERRORS_MAX,
     )
@@ -426,9 +447,10 @@ def _server_config(config: SmtpConfig, policy: Policy, stream: Stream) -> Server
 
 def _mechanisms(role: Role, stream: Stream) -> tuple[str, ...]:
     """What to offer: -PLUS only where there is a TLS connection to bind to (RFC 5802 §6)."""
+    if role is not Role.SUBMISSION:
+        return ()
     binding = stream.tls is not None and bool(stream.tls.server_end_point)
-    offered = tuple(name for name in MECHANISMS if binding or not name.endswith("-PLUS"))
-    return offered if role is Role.SUBMISSION else ()
+    return tuple(name for name in MECHANISMS if binding or not name.endswith("-PLUS"))
 
 
 def _refusal_of(verdict: Verdict, *, general: int = 550) -> Reply:

@@ -44,11 +44,13 @@ class Verdict:
     findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
-        wanted = {Action.DEFER: 4, Action.REJECT: 5}.get(self.action, 2)
-        if self.status.klass != wanted:
+        if self.status.klass != (4 if self.action is Action.DEFER else 5 if self.action is Action.REJECT else 2):
             raise ValueError(f"{self.action} does not go with status {self.status}")
 
     @property
     def refused(self) -> bool:
         """The peer keeps the mail."""
         return self.action in (Action.DEFER, Action.REJECT)
+
+
+ACCEPTED = Verdict()

@@ -25,13 +25,14 @@ from fumibako.net.stream import CLOSE_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, OUTPUT_HIG
 
 BACKLOG = 1024
 DRAIN_S = 9.0               # a stop takes 10 s at most
+AT_ONCE = 64        # connections let in before those that are in get their turn
 OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SHED_PAUSE_S = 0.05     # the rest of the process gets to close something
 
 Session = Callable[[Stream], Awaitable[None]]
 Refuse = Callable[[str], bytes]     # reason -> the line that says so in the protocol ("421 4.7.0 ..."), b"": say nothing
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-CapsNow = Callable[[], "Caps | Awaitable[Caps]"]
+CapsNow = Callable[[int], "Caps | Awaitable[Caps]"]        # asked with the new connection's descriptor
 
 log = logging.getLogger("fumibako.net")
 
@@ -189,7 +190,7 @@ async def serve(
     session: Session,
     *,
     tls_context: ssl.SSLContext | None = None,
-    caps: CapsNow = Caps,
+    caps: CapsNow = lambda descriptor: Caps(),
     stopping: asyncio.Event | None = None,
     refuse: Refuse = lambda reason: b"",
 ) -> None:
@@ -231,27 +232,40 @@ class _Service:
     async def accept(self, listening: socket.socket) -> None:
         """One listening socket, for ever. Sessions are tasks beside this one: they outlive it by the drain time."""
         loop = asyncio.get_running_loop()
-        _bound_unsent(listening)
+        _prepare(listening)
         self._keep_reserve()
+        arrived = asyncio.Event()
+        loop.add_reader(listening, arrived.set)     # kept: sock_accept has it made and taken away for each connection
         try:
             while True:
+                await arrived.wait()
+                arrived.clear()
                 try:
-                    connection, sockname = await loop.sock_accept(listening)
+                    await self._accept_some(listening)
                 except OSError as error:
+                    loop.remove_reader(listening)       # it stays ready: to look again at once would be a turn without end
                     await self._accept_failed(listening, error)
-                    continue
-                try:
-                    caps = await self._caps()
-                except BaseException:
-                    connection.close()
-                    raise
-                self._begin(connection, _host(sockname), caps)
+                    loop.add_reader(listening, arrived.set)
         finally:
+            loop.remove_reader(listening)
             self._drop_reserve()
 
-    async def _caps(self) -> Caps:
-        caps = self.caps()
-        return caps if isinstance(caps, Caps) else await caps
+    async def _accept_some(self, listening: socket.socket) -> None:
+        """Those that wait; OSError: no more can be let in now."""
+        for _ in range(AT_ONCE):
+            try:
+                connection, sockname = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            connection.setblocking(False)
+            try:
+                caps = self.caps(connection.fileno())
+                if not isinstance(caps, Caps):
+                    caps = await caps
+            except BaseException:
+                connection.close()
+                raise
+            self._begin(connection, _host(sockname), caps)
 
     def _begin(self, connection: socket.socket, host: str, caps: Caps) -> None:
         key = cap_key(host)
@@ -279,7 +293,6 @@ class _Service:
 
     def _turn_away(self, connection: socket.socket, reason: str) -> None:
         """Says no without a task, a stream or a wait; nothing in plaintext where TLS is expected."""
-        connection.setblocking(False)
         try:
             if self.tls_context is None:
                 connection.send(self.refuse(reason))
@@ -292,7 +305,6 @@ class _Service:
         stream = Stream()
         self.streams.add(stream)
         try:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             await self._connect(stream, connection)
             await self.session(stream)
         except OSError as error:        # the peer left, was too slow, or failed its handshake (ssl.SSLError)
@@ -318,8 +330,8 @@ class _Service:
         for stream in list(self.streams):
             stream.interrupt()
         if self.running:
-            caps = await self._caps()
-            await asyncio.wait(self.running, timeout=caps.drain_s)
+            caps = self.caps(-1)
+            await asyncio.wait(self.running, timeout=(caps if isinstance(caps, Caps) else await caps).drain_s)
         for task in self.running:
             task.cancel()
 
@@ -331,6 +343,7 @@ class _Service:
             self._drop_reserve()
             try:
                 connection, _ = listening.accept()
+                connection.setblocking(False)
                 self._turn_away(connection, "out of resources")
             except OSError:
                 pass
@@ -350,9 +363,10 @@ class _Service:
             self.reserve = -1
 
 
-def _bound_unsent(listening: socket.socket) -> None:
-    """Its connections hold at most so much in the system that has not been sent; else it is megabytes for a peer that does not
-    read (tcp(7): tcp_wmem)."""
+def _prepare(listening: socket.socket) -> None:
+    """What its connections take over: a dead peer is noticed, and at most so much is held in the system that has not been sent;
+    else it is megabytes for a peer that does not read (tcp(7): tcp_wmem)."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if listening.family != socket.AF_UNIX:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, OUTPUT_HIGH_WATER)
 

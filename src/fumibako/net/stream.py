@@ -10,10 +10,12 @@ Failure: `TimeoutError` when a deadline passes, `ConnectionError` when the peer 
 
 import asyncio
 import asyncio.sslproto
+import fcntl
 import math
 import socket
 import ssl
 import struct
+import termios
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -148,10 +150,20 @@ class Stream(asyncio.Protocol):
 
     # Called by faces and diallers.
 
+    def has_arrived(self) -> bool:
+        """Whether the peer has said something that nobody has read yet."""
+        raw = self._open_transport().get_extra_info("socket")
+        if self._in or self._tls_begun or raw is None:
+            return bool(self._in)
+        return any(fcntl.ioctl(raw.fileno(), termios.FIONREAD, bytes(4)))
+
     async def read(self, timeout_s: float | None = None) -> bytes:
         """Whatever has arrived, at least one octet; b"" when the peer is done or gone. TimeoutError after timeout_s."""
         if not self._in and not self.eof.is_set():
-            await self._arrival(timeout_s)
+            try:
+                await self._arrival(timeout_s)
+            finally:
+                self._waiting, self._deadline_s = None, math.inf
         data = bytes(self._in)
         self._in.clear()
         if self._paused:
@@ -159,22 +171,18 @@ class Stream(asyncio.Protocol):
             self._open_transport().resume_reading()
         return data
 
-    async def _arrival(self, timeout_s: float | None) -> None:
+    def _arrival(self, timeout_s: float | None) -> asyncio.Future[None]:
         # One alarm that is set again when it goes off too early: asyncio.timeout costs more than the command waited for.
         loop = asyncio.get_running_loop()
         self._waiting = waiting = loop.create_future()
         if timeout_s is not None:
             self._deadline_s = loop.time() + timeout_s
-            self._set_alarm(loop)
-        try:
-            await waiting
-        finally:
-            self._waiting, self._deadline_s = None, math.inf
+            if self._alarm is None or self._alarm.when() > self._deadline_s:
+                self._set_alarm(loop)
+        return waiting
 
     def _set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._alarm is not None:
-            if self._alarm.when() <= self._deadline_s:
-                return
             self._alarm.cancel()
         self._alarm = loop.call_at(self._deadline_s, self._ring, loop)
 
@@ -196,17 +204,16 @@ class Stream(asyncio.Protocol):
 
     async def write(self, data: bytes, timeout_s: float = WRITE_TIMEOUT_S) -> None:
         """Sends, waiting while the peer is slow; a peer that takes nothing for timeout_s is cut off (TimeoutError)."""
-        view = memoryview(data)     # slices without copying
         for start in range(0, len(data), OUTPUT_PIECE):
             if self.closed.is_set():
                 raise ConnectionResetError("the peer has closed the connection") from self.error
             whole = len(data) <= OUTPUT_PIECE
-            self._open_transport().write(data if whole else view[start : start + OUTPUT_PIECE])
-            await self._drained(timeout_s)
+            # A view is a slice without a copy.
+            self._open_transport().write(data if whole else memoryview(data)[start : start + OUTPUT_PIECE])
+            if not self._writable.is_set():
+                await self._drained(timeout_s)
 
     async def _drained(self, timeout_s: float) -> None:
-        if self._writable.is_set():
-            return
         try:
             async with asyncio.timeout(timeout_s):
                 await self._writable.wait()
@@ -266,7 +273,8 @@ class Stream(asyncio.Protocol):
         """Sends what is still buffered, then closes; a peer that does not take it within 10 s is cut off."""
         if self._transport is None or self.closed.is_set() or self._linger is not None:
             return
-        self._linger = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._cut_off)
+        if self._tls_begun or self._transport.get_write_buffer_size():
+            self._linger = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self._cut_off)
         self._transport.close()
 
     def abort(self) -> None:

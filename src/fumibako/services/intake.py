@@ -13,17 +13,17 @@ Failure: policy and a full disk are Verdicts. StoreUnavailable from finish(): no
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from fumibako.model.address import address_key
 from fumibako.model.envelope import Envelope, Notify, Peer, Recipient
 from fumibako.model.ids import TraceId
 from fumibako.model.ops import PASSING, Body, Deliver, Enqueue, LocalRecipient, Outgoing, Refusal, Threading
-from fumibako.model.verdict import Verdict
+from fumibako.model.verdict import ACCEPTED, Verdict
 from fumibako.net.clock import Clock
 from fumibako.proto.message.cache import pack_index
-from fumibako.proto.message.header import fields
 from fumibako.proto.message.index import Indexer
 from fumibako.services.checks import Facts, MessageFacts
 from fumibako.services.directory import Directory, Hosted, Local, Remote, Resolution
@@ -35,6 +35,7 @@ from fumibako.services.trace import Trace
 from fumibako.store.base import Store, StoreRefused, StoreUnavailable
 
 HEADER_MAX = 256 * 1024     # octets of a header section that we hold back to look at
+_HOP = re.compile(rb"(?im)^received[ \t]*:")
 
 REFUSALS = {
     Refusal.OVER_QUOTA: "mailbox-full",
@@ -126,7 +127,7 @@ class MessageWriter:
     @property
     def hops(self) -> int:
         """Received fields of the header as it came."""
-        return sum(field.name.lower() == b"received" for field in fields(self.header))
+        return len(_HOP.findall(self.header))
 
     async def finish(self, trace_id: TraceId) -> Content:
         """The message, durable as far as a body alone can be; StoreRefused: the disk is full, or fails."""
@@ -180,7 +181,7 @@ class Transaction:
     async def add_recipient(self, recipient: Recipient) -> Verdict:
         """RCPT."""
         resolution = await self._resolve(recipient.forward_path)
-        verdict = await look(Stage.RECIPIENT, replace(self._facts, recipient=resolution))
+        verdict = await look(Stage.RECIPIENT, self._facts.with_recipient(resolution))
         if not verdict.refused:
             assert isinstance(resolution, Hosted | Remote)      # Nobody is refused
             targets = resolution.targets if isinstance(resolution, Hosted) else (resolution,)
@@ -214,7 +215,7 @@ class Transaction:
         message = MessageFacts(
             framing.size_octets, writer.hops, framing.bare_newline, framing.nul, framing.too_big, writer.header_cut
         )
-        verdict = await look(Stage.MESSAGE, replace(self._facts, message=message))
+        verdict = await look(Stage.MESSAGE, self._facts.with_message(message))
         if not verdict.refused:
             verdict = await self.check_header(writer.header)
         if verdict.refused:
@@ -239,7 +240,7 @@ class Transaction:
 
     async def check_header(self, header: bytes) -> Verdict:
         """A last word on the header section as it came."""
-        return Verdict()
+        return ACCEPTED
 
     # -- the commit --
 
@@ -308,7 +309,7 @@ class Transaction:
         if remotes:
             self.house.doorbell.set()
             self._trace_accepted(content, "queued", tuple(one.forward_path for one in remotes))
-        return Verdict()
+        return ACCEPTED
 
     async def _enqueue(self, content: Content, accepted: list[Accepted]) -> Verdict:
         now_ms = self.house.clock.now_ms()
@@ -317,7 +318,7 @@ class Transaction:
         await self.house.store.commit(Enqueue(self.trace_id, envelope, self._received(now_ms), content.body, now_ms))
         self.house.doorbell.set()
         self._trace_accepted(content, "queued", tuple(recipients))
-        return Verdict()
+        return ACCEPTED
 
     def _locals(self) -> dict[str, Local]:
         """Our own accounts among the targets, by address."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fumibako.model import status as statuses
 from fumibako.model.status import Status
-from fumibako.model.verdict import Action, Finding, Verdict
+from fumibako.model.verdict import ACCEPTED, Action, Finding, Verdict
 from fumibako.services.checks import Check, Facts, framing, loop, rate, relaying, size
 from fumibako.services.texts import N_, text
 
@@ -99,7 +99,7 @@ async def look(stage: Stage, facts: Facts) -> Verdict:
 def verdict(findings: Sequence[Finding]) -> Verdict:
     """The most severe of the rules that the findings call; nothing found: accept."""
     if not findings:
-        return Verdict()
+        return ACCEPTED
     ordered = sorted(findings, key=lambda finding: _SEVERITY[RULES[finding.explanation].action], reverse=True)
     rule = RULES[ordered[0].explanation]
     return Verdict(rule.action, rule.status, rule.reply.format(**dict(ordered[0].facts)), tuple(ordered))

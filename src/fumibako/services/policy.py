@@ -82,6 +82,7 @@ class Policy:
 
     def __init__(self, settings: Iterable[Setting] = ()) -> None:
         self._stored = {(one.key, one.scope): one.value for one in settings}
+        self._numbers: dict[str, int] = {}      # the server's own
 
     def text(self, key: str, address: str = "") -> str:
         """address: "" for the server's own value, else an account's address."""
@@ -92,6 +93,13 @@ class Policy:
         return SETTINGS[key].default
 
     def number(self, key: str, address: str = "") -> int:
+        if address:
+            return self._number(key, address)
+        if key not in self._numbers:
+            self._numbers[key] = self._number(key, "")
+        return self._numbers[key]
+
+    def _number(self, key: str, address: str) -> int:
         value = parse_setting(key, self.text(key, address))
         assert isinstance(value, int)
         return value

@@ -10,9 +10,11 @@ Failure: see services.intake.
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 
 from fumibako.model.envelope import Envelope, Peer
 from fumibako.proto.message.header import HeaderField, fields, unfold
+from fumibako.services.following import Following
 from fumibako.services.intake import House, Transaction
 from fumibako.services.policy import Policy
 
@@ -26,9 +28,13 @@ class Receiver:
 
     def __init__(self, house: House) -> None:
         self._house = house
+        self._policy = Following("the settings", house.store.directory_version, self._read_policy, Policy())
 
-    async def policy(self) -> Policy:
+    def policy(self) -> Policy | Awaitable[Policy]:
         """The live settings, for one connection."""
+        return self._policy.current()
+
+    async def _read_policy(self) -> Policy:
         return Policy(await self._house.store.settings(""))
 
     def open(self, policy: Policy, peer: Peer, envelope: Envelope, *,

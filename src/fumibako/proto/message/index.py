@@ -9,7 +9,8 @@ Failure: never raises. What goes beyond a limit, or has no boundary, is a leaf w
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from fumibako.proto.message.address import is_internationalized
 from fumibako.proto.message.header import fields, unfold
@@ -40,8 +41,7 @@ _MIME = frozenset(b"content-type content-transfer-encoding content-disposition c
 _NO_FIELDS: dict[bytes, bytes] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One part. Its header is `message[header_offset:body_offset]`, its body `message[body_offset:end_offset]`.
 
     `media_type` is `type/subtype` in lower case; `encoding` likewise, "" if not given; `disposition` None if not given.
@@ -93,8 +93,7 @@ class Part:
             waiting.extend(reversed(part.children))
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """The fields of a message header that lists, searches and ENVELOPE need: unfolded raw octets, None if absent.
 
     Of a repeated address field all values are joined by commas, of another the first counts.
@@ -119,8 +118,7 @@ class Summary:
         return value or b""
 
 
-@dataclass(frozen=True, slots=True)
-class MessageIndex:
+class MessageIndex(msgspec.Struct, frozen=True):
     """What one pass over a message found. `preview` is at most 200 characters of its first text part, decoded.
 
     `international`: a header of the message or of a part holds an address that only RFC 6532 allows, or is too long to know.
@@ -446,7 +444,7 @@ _COMMON = frozenset({b"content-type", b"content-transfer-encoding"})
 
 def _with_rare_fields(part: Part, fields_: dict[bytes, bytes]) -> Part:
     disposition, parameters = parse_parameters(fields_.get(b"content-disposition", b""))
-    return replace(
+    return msgspec.structs.replace(
         part,
         content_id=fields_.get(b"content-id"),
         description=fields_.get(b"content-description"),

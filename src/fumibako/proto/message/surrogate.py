@@ -13,8 +13,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
+
+import msgspec
 
 from fumibako.proto.message.address import ADDRESS_FIELDS, Address, format_mailbox, parse_addresses
 from fumibako.proto.message.cache import CachedMessage, pack_index, unpack_index
@@ -187,7 +189,7 @@ class _Shift:
         if edit is not None:
             part = _with_header(part, edit.octets)
         first, last = (bisect_right(self._ends, self._prefix_octets + at) for at in (part.body_offset, part.end_offset))
-        return replace(
+        return msgspec.structs.replace(
             part, header_offset=0 if is_root else self.offset(part.header_offset), body_offset=self.offset(part.body_offset),
             end_offset=self.offset(part.end_offset), children=children,
             lines=part.lines + (self._lines[last] - self._lines[first] if part.lines else 0),
@@ -197,7 +199,7 @@ class _Shift:
 def _with_header(part: Part, header: bytes) -> Part:
     """The part as its new header has it; what it is, its type and encoding, no edit changes."""
     disposition = part.disposition if part.disposition is not None and part.disposition.isascii() else None
-    return replace(
+    return msgspec.structs.replace(
         part, parameters=_kept(part.parameters), disposition=disposition,
         disposition_parameters=_kept(part.disposition_parameters) if disposition is not None else (),
         content_id=_ascii(part.content_id), description=_ascii(part.description), language=_ascii(part.language),

@@ -10,7 +10,7 @@ Failure: ValueError for a Reply that can't be; ProtocolError for octets that are
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fumibako.model.status import Status
 from fumibako.proto.reader import ProtocolError
@@ -35,13 +35,15 @@ class Reply:
     code: int
     status: Status | None = None
     text: str | tuple[str, ...] = ""
+    _octets: bytes = field(default=b"", init=False, repr=False, compare=False)     # made once: most replies are constants
 
     def __post_init__(self) -> None:
         if not 200 <= self.code <= 559:
             raise ValueError(f"not a reply code: {self.code}")
         if self.status is not None and self.status.klass != self.code // 100:
             raise ValueError(f"status {self.status} does not fit code {self.code}")
-        if not self.lines or not all(map(_TEXT.fullmatch, self.lines)):
+        lines = self.lines
+        if not lines or not all(map(_TEXT.fullmatch, lines)):
             raise ValueError(f"not reply text: {self.text!r}")
 
     @staticmethod
@@ -75,6 +77,12 @@ class Reply:
 
 def format_reply(reply: Reply) -> bytes:
     """The octets of a reply, CRLF included; text too long for a line runs on in the next."""
+    if not reply._octets:
+        object.__setattr__(reply, "_octets", _formatted(reply))
+    return reply._octets
+
+
+def _formatted(reply: Reply) -> bytes:
     status = f"{reply.status} " if reply.status else ""
     if isinstance(reply.text, str) and len(reply.text) <= _SHORT_TEXT:
         return f"{reply.code} {status}{reply.text}\r\n".encode()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Generator, Sequence
+from functools import lru_cache
 
 from fumibako.proto.reader import Need, ProtocolError
 from fumibako.proto.sasl.base64 import decode_base64, encode_base64
@@ -62,22 +63,23 @@ class State(enum.Enum):
 
 
 # The whole state machine.  What is legal when: RFC 5321 §4.1.4, RFC 3030 §2, RFC 3207 §4, RFC 4954 §4.
-_TRANSACTION = frozenset({State.MAIL, State.RCPT, State.BDAT})
-_ANY = frozenset({State.GREETED, State.READY}) | _TRANSACTION
-LEGAL: dict[type[Command], frozenset[State]] = {
+# Tuples: to find a member of an enum in a set costs a call to hash it.
+_TRANSACTION = (State.MAIL, State.RCPT, State.BDAT)
+_ANY = (State.GREETED, State.READY, *_TRANSACTION)
+LEGAL: dict[type[Command], tuple[State, ...]] = {
     Hello: _ANY,
-    StartTLS: frozenset({State.GREETED, State.READY}),
-    Auth: frozenset({State.READY}),
-    Mail: frozenset({State.READY}),
-    Rcpt: frozenset({State.MAIL, State.RCPT}),
-    Data: frozenset({State.RCPT}),
-    Bdat: frozenset({State.RCPT, State.BDAT}),
+    StartTLS: (State.GREETED, State.READY),
+    Auth: (State.READY,),
+    Mail: (State.READY,),
+    Rcpt: (State.MAIL, State.RCPT),
+    Data: (State.RCPT,),
+    Bdat: (State.RCPT, State.BDAT),
     Reset: _ANY,
     Verify: _ANY,
     Expand: _ANY,
     Help: _ANY,
     Noop: _ANY,
-    Quit: _ANY | {State.REFUSED},
+    Quit: (*_ANY, State.REFUSED),
 }
 # The state after a positive reply, and after a negative one; where an event is missing, the state stays.
 ON_SUCCESS: dict[type[Event], State] = {
@@ -130,6 +132,7 @@ class ServerConnection:
         self._in = bytearray()
         self._out: list[bytes] = []
         self._scanned = 0               # no CRLF before this offset: never searched twice
+        self._overlong: bytes | None = None     # the verb of the line at hand, where that is too long and not kept
         self._unanswered: Event | None = Connected()
         self._announced = False
         self._challenged = False
@@ -198,7 +201,7 @@ class ServerConnection:
     def reply(self, reply: Reply) -> None:
         """Answer the last event.  For an LMTP message: the same for every recipient."""
         lmtp_message = self.config.lmtp and isinstance(self._unanswered, EndOfData)
-        self._answer([reply] * (self._recipients if lmtp_message else 1))
+        self._answer((reply,) * self._recipients if lmtp_message else (reply,))
 
     def reply_each(self, replies: Sequence[Reply]) -> None:
         """Answer an LMTP message: one reply for each accepted recipient, in their order (RFC 2033 §4.2)."""
@@ -219,15 +222,17 @@ class ServerConnection:
         if event is None or not self._announced:
             raise RuntimeError("nothing to answer")
         self._unanswered = None
-        positive = replies[-1].is_positive
-        if positive and self._talked_early(event):
+        last = replies[-1]
+        positive = last.is_positive
+        if positive and self._in and self._talked_early(event):
             self._refuse(TALKED_TOO_EARLY)
             self._fault = "octets sent before the reply they depend on"
             return
-        for reply in replies:
-            self._send(self._hello_reply(event, reply) if isinstance(event, Hello) and positive else reply)
+        if isinstance(event, Hello) and positive:
+            replies = (_hello_reply(self.config, last, esmtp=event.esmtp),)
+        self._out += map(format_reply, replies)
         self._note(event, positive)
-        self.state = self._state_after(event, replies[-1])
+        self.state = self._state_after(event, last)
         if self.state not in _TRANSACTION and self.state is not State.DATA:
             self._clear()
 
@@ -256,13 +261,8 @@ class ServerConnection:
     def _clear(self) -> None:
         self._mail, self._recipients, self._bdats, self._scan = None, 0, 0, NewlineScan()
 
-    def _hello_reply(self, event: Hello, reply: Reply) -> Reply:
-        """ehlo-ok-rsp: the domain, a greeting, then the extensions (RFC 5321 §4.1.1.1); no status code (RFC 2034 §4)."""
-        first = f"{self.config.hostname} {reply.lines[0]}".rstrip()
-        return Reply(reply.code, None, (first, *(self.config.keywords() if event.esmtp else ())))
-
     def _talked_early(self, event: Event) -> bool:
-        if not self._in or not isinstance(event, _WAITED_FOR):
+        if not isinstance(event, _WAITED_FOR):
             return False
         return isinstance(event, StartTLS) or not (self.config.early_talk or self.authenticated)
 
@@ -279,31 +279,40 @@ class ServerConnection:
             if self.errors > self.config.max_errors:
                 self._send(TOO_MANY_ERRORS)
                 raise self._fatal("too many errors")
-            line = yield from self._line()
+            while (end := self._in.find(b"\r\n", self._scanned)) < 0:
+                self._bound_line()
+                yield None
+            line = self._line(end)
             if line is None:
                 self._challenged = False        # RFC 4954 §4: too long a response ends the exchange
             elif self._challenged:
                 yield from self._auth_response(line)
-            else:
-                yield from self._command(line)
+            elif (command := self._command(line)) is not None:
+                if isinstance(command, Bdat):
+                    yield from self._bdat(command)
+                else:
+                    yield command
+                    if self.state is State.DATA:
+                        yield from self._message()
 
-    def _line(self) -> Generator[None, None, bytes | None]:
-        """A line without its CRLF; None where it was too long: then it is refused, and skipped without being kept."""
-        verb, limit, skipping = b"", COMMAND_LINE_MAX, False
-        while (end := self._in.find(b"\r\n", self._scanned)) < 0:
-            if not verb and len(self._in) >= 4:
-                verb, limit = self._verb_and_limit()
-            if len(self._in) > limit:
-                skipping = True
-                del self._in[:-1]               # keep what may be the CR
-            self._scanned = max(0, len(self._in) - 1)
-            yield None
-        if not verb:
+    def _bound_line(self) -> None:
+        """More octets are needed for a line; of one that is too long only its end is waited for."""
+        if len(self._in) >= 4 and self._overlong is None:
             verb, limit = self._verb_and_limit()
-        line = None if skipping or end + 2 > limit else bytes(self._in[:end])
+            if len(self._in) > limit:
+                self._overlong = verb
+        if self._overlong is not None:
+            del self._in[:-1]               # keep what may be the CR
+        self._scanned = max(0, len(self._in) - 1)
+
+    def _line(self, end: int) -> bytes | None:
+        """The line that ends there, without its CRLF; None where it was too long: then it is refused."""
+        verb, limit = self._verb_and_limit()
+        line = bytes(self._in[:end]) if self._overlong is None and end + 2 <= limit else None
         del self._in[: end + 2]
         self._scanned = 0
         if line is None:
+            verb, self._overlong = self._overlong or verb, None
             self._refuse(LINE_TOO_LONG)
             if verb == b"BDAT":
                 raise self._fatal("BDAT line too long")
@@ -327,7 +336,8 @@ class ServerConnection:
         else:
             yield AuthResponse(octets)
 
-    def _command(self, line: bytes) -> Generator[Event | None, None, None]:
+    def _command(self, line: bytes) -> Command | None:
+        """What the client asks for, where it may; else it has its refusal."""
         smtputf8 = self._mail is not None and self._mail.smtputf8
         try:
             command = parse_command(line, self._mail_parameters, self._rcpt_parameters, smtputf8)
@@ -336,15 +346,11 @@ class ServerConnection:
             self._refuse(error.reply)
             if error.fatal:
                 raise self._fatal(str(error)) from error
-            return
-        if isinstance(command, Bdat):
-            yield from self._bdat(command)
-        elif (refusal := self._refusal(command)) is not None:
+            return None
+        if not isinstance(command, Bdat) and (refusal := self._refusal(command)) is not None:
             self._refuse(refusal)
-        else:
-            yield command
-            if self.state is State.DATA:
-                yield from self._message()
+            return None
+        return command
 
     def _check_offered(self, command: Command, line: bytes) -> None:
         """Raises CommandError for a verb this listener does not have."""
@@ -446,3 +452,10 @@ class ServerConnection:
     def _fatal(self, why: str) -> ProtocolError:
         self.state = State.CLOSED
         return ProtocolError(why)
+
+
+@lru_cache(maxsize=1024)        # the same for most clients
+def _hello_reply(config: ServerConfig, reply: Reply, *, esmtp: bool) -> Reply:
+    """ehlo-ok-rsp: the domain, a greeting, then the extensions (RFC 5321 §4.1.1.1); no status code (RFC 2034 §4)."""
+    first = f"{config.hostname} {reply.lines[0]}".rstrip()
+    return Reply(reply.code, None, (first, *(config.keywords() if esmtp else ())))

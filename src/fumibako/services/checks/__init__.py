@@ -42,5 +42,13 @@ class Facts:
     recipient: Resolution | None = None
     message: MessageFacts | None = None
 
+    def with_recipient(self, recipient: Resolution) -> Facts:
+        """The same at RCPT."""
+        return Facts(self.peer, self.policy, self.store, self.clock, self.reverse_path, self.declared_octets, recipient)
+
+    def with_message(self, message: MessageFacts) -> Facts:
+        """The same at the end of the message."""
+        return Facts(self.peer, self.policy, self.store, self.clock, self.reverse_path, self.declared_octets, None, message)
+
 
 Check = Callable[[Facts], Awaitable[Finding | None]]

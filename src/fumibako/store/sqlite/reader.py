@@ -63,32 +63,51 @@ class _Pool:
         self._path, self._disk = path, disk
         self._idle: list[tuple[Database, list[float]]] = []
 
-    @contextmanager
-    def take(self) -> Iterator[Database]:
-        try:
-            with self._taken() as database:
-                yield database
-        except (apsw.CantOpenError, apsw.IOError) as error:     # the file system, not what stands in the database
-            if not self._path.exists():
-                raise
-            tell(str(self._path), Refusal.NO_FILES if isinstance(error, apsw.CantOpenError) else Refusal.DISK_ERROR, error)
-            raise StoreUnavailable(f"{self._path}: {error}") from error
+    def take(self) -> _Taken:
+        return _Taken(self)
 
-    @contextmanager
-    def _taken(self) -> Iterator[Database]:
+    def lend(self) -> tuple[Database, list[float]]:
         try:
             database, deadline = self._idle.pop()
         except IndexError:
             database, deadline = _opened(self._path, self._disk.vfs)
         deadline[0] = time.monotonic() + STATEMENT_S
-        try:
-            yield database
-        finally:
-            self._idle.append((database, deadline))
+        return database, deadline
+
+    def give_back(self, lent: tuple[Database, list[float]]) -> None:
+        self._idle.append(lent)
+
+    def complain(self, error: BaseException | None) -> None:
+        """What the file system did, not what stands in the database, makes the store unavailable."""
+        if isinstance(error, (apsw.CantOpenError, apsw.IOError)) and self._path.exists():
+            tell(str(self._path), Refusal.NO_FILES if isinstance(error, apsw.CantOpenError) else Refusal.DISK_ERROR, error)
+            raise StoreUnavailable(f"{self._path}: {error}") from error
 
     def close(self) -> None:
         while self._idle:
             self._idle.pop()[0].close()
+
+
+class _Taken:
+    """A connection for the time of a `with`. A class: a generator would cost as much as the statement."""
+
+    __slots__ = ("_lent", "_pool")
+
+    def __init__(self, pool: _Pool) -> None:
+        self._pool = pool
+
+    def __enter__(self) -> Database:
+        try:
+            self._lent = self._pool.lend()
+        except apsw.Error as error:
+            self._pool.complain(error)
+            raise
+        return self._lent[0]
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._pool.give_back(self._lent)
+        if error is not None:
+            self._pool.complain(error)
 
 
 def _opened(path: Path, vfs: str) -> tuple[Database, list[float]]:
