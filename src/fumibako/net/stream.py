@@ -153,7 +153,7 @@ class Stream(asyncio.Protocol):
     def has_arrived(self) -> bool:
         """Whether the peer has said something that nobody has read yet."""
         raw = self._open_transport().get_extra_info("socket")
-        if self._in or self._tls_begun or raw is None:
+        if self._in or self._tls_begun or raw is None or self.closed.is_set():
             return bool(self._in)
         return any(fcntl.ioctl(raw.fileno(), termios.FIONREAD, bytes(4)))
 
