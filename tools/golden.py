@@ -200,13 +200,13 @@ async def picture(store: Store) -> dict[str, Any]:
         "settings": await store.settings(), "thread secret": (await store.secret("thread")).hex(),
         "passwords": [await store.password(one.id) for one in accounts],
         "holds": await store.holds(), "recoverable": {one.address: await store.recoverable(one.id) for one in accounts},
-        "mail": {one.address: await _account_picture(store, one) for one in accounts},
+        "mail": {one.address: await account_picture(store, one) for one in accounts},
         "queue": [{"item": item, "sha256": await _queued_sha256(store, item.id, item.size_octets)} for item in queue],
     }, str_keys=True)
     return found
 
 
-async def _account_picture(store: Store, account: Account) -> dict[str, Any]:
+async def account_picture(store: Store, account: Account) -> dict[str, Any]:
     mailboxes = await store.mailboxes(account.id)
     return {
         "mailboxes": mailboxes, "subscriptions": await store.subscriptions(account.id),

@@ -403,8 +403,8 @@ def _named(planter: Planter, found: tuple[Finding, ...], place: str) -> bool:
 
 
 def _remaking(verdict: Verdict) -> Callable[[], Remaking] | None:
-    """Only a bit that turns over in a page can leave a cache that says another thing; to make all of them anew takes a while."""
-    return Remaking if verdict.damage.kind in ("page flip", "log flip") else None
+    """Only octets that change within a page can leave a cache that says another thing; to make all of them anew takes a while."""
+    return Remaking if verdict.damage.kind in ("page flip", "page truncate", "log flip") else None
 
 
 def _judge_check(planter: Planter, directory: Path, verdict: Verdict) -> None:

@@ -45,7 +45,6 @@ _WORDS = {
     Fault.NO_MOMENT: N_("the store could not be stopped for a moment; nothing was kept: run the backup again"),
     Fault.NO_BACKUP: N_("{place} is no backup, and holds none"),
     Fault.NEWER: N_("{place} was written by a newer Fumibako; install that version to restore it"),
-    Fault.OLDER: N_("{place} was written by an older Fumibako; restore it whole into an empty data directory first"),
     Fault.DAMAGED: N_("{place} is damaged: it is not as it was written"),
     Fault.NOT_MADE: N_("{place} is not a data directory; make one with: fumibako init --data {place} --hostname NAME"),
     Fault.NOT_EMPTY: N_("{place} holds accounts or mail already; restore into a new one made by fumibako init, "

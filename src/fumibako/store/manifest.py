@@ -37,7 +37,6 @@ class Fault(enum.StrEnum):
     NO_MOMENT = "the store could not be frozen"
     NO_BACKUP = "not a backup"
     NEWER = "written by a newer program"
-    OLDER = "written by an older program"
     DAMAGED = "a file is damaged"
     NOT_MADE = "not a data directory"
     NOT_EMPTY = "the data directory holds accounts or mail"
