@@ -12,6 +12,7 @@ import apsw
 
 from fumibako.store.disk import DiskIO
 
+INJECTED = "injected"
 KILL = -1       # instead of an error: the process dies there
 # What a sweep counts. "write": everything that needs room; "sync": fsync and fdatasync; the others are calls of that name.
 KINDS = {
@@ -127,7 +128,7 @@ class _FaultyVfs(apsw.VFS):
         path = _text(name)
         if self.trigger.strikes("open" if os.path.exists(path) else "create", path):
             self.errno = self.trigger.code
-            raise apsw.CantOpenError("injected")
+            raise apsw.CantOpenError(INJECTED)
         return _FaultyFile(name, flags, self)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
@@ -141,8 +142,8 @@ class _FaultyVfs(apsw.VFS):
     def error(self, call: str) -> apsw.Error:
         self.errno = self.trigger.code
         if call == "pwrite" and self.errno == errno.ENOSPC:
-            return apsw.FullError("injected")
-        found = apsw.IOError("injected")
+            return apsw.FullError(INJECTED)
+        found = apsw.IOError(INJECTED)
         found.extendedresult = _CODES[call]      # type: ignore[attr-defined]
         return found
 
