@@ -32,8 +32,8 @@ from fumibako.services.appending import Appending
 from fumibako.services.mailbox_names import resolve_name
 from fumibako.services.maildrop import Maildrop, open_maildrop
 from fumibako.services.message_access import MessageAccess
+from fumibako.services.search_places import SearchPlaces
 from fumibako.services.selection import Selection
-from fumibako.services.turns import Turns
 from fumibako.services.views import Stay, Views
 from fumibako.store.base import Store, StoreRefused, StoreUnavailable, expect
 
@@ -47,7 +47,7 @@ class Mailboxes:
         self.store = store
         self.clock = clock
         self.views = Views(store)
-        self.searches = Turns()
+        self.searches = SearchPlaces()
 
     async def visit(self, account: Account, wake: Callable[[], None]) -> Visit:
         """Begin a stay. wake: called, from the loop, whenever there may be something to tell."""

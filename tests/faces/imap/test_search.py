@@ -9,7 +9,7 @@ import pytest
 
 from fumibako.services.pace import Pace
 from fumibako.services.search import SEARCH_S
-from fumibako.services.turns import WAITING
+from fumibako.services.search_places import WAITING
 from tests.support.imap_session import Client, House
 
 

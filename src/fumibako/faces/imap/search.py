@@ -14,7 +14,7 @@ from fumibako.proto.imap.format import format_esearch, format_search
 from fumibako.proto.imap.search import names_modseq
 from fumibako.services.pace import TookTooLong
 from fumibako.services.search import Search, cost_of
-from fumibako.services.turns import Crowded
+from fumibako.services.search_places import Crowded
 
 
 async def search(talk: Conversation, command: c.Search) -> Answer:

@@ -23,7 +23,7 @@ class Crowded(Exception):
     """As many searches of the account wait as may."""
 
 
-class Turns:
+class SearchPlaces:
     """Of one process."""
 
     def __init__(self, at_once: int = AT_ONCE, waiting: int = WAITING, wait_s: float = WAIT_S) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fumibako.services.turns import Crowded, Turns
+from fumibako.services.search_places import Crowded, SearchPlaces
 
 
 class Hall:
@@ -34,7 +34,7 @@ async def settle():
 
 
 async def test_an_account_has_one_place_and_the_others_have_theirs():
-    hall = Hall(Turns(at_once=2))
+    hall = Hall(SearchPlaces(at_once=2))
     async with asyncio.TaskGroup() as group:
         for name in ("a1", "a2", "a3"):
             hall.ask(group, 1, name)
@@ -50,7 +50,7 @@ async def test_an_account_has_one_place_and_the_others_have_theirs():
 
 
 async def test_the_queue_of_an_account_ends():
-    hall = Hall(Turns(waiting=1))
+    hall = Hall(SearchPlaces(waiting=1))
     async with asyncio.TaskGroup() as group:
         hall.ask(group, 1, "a1")
         hall.ask(group, 1, "a2")
@@ -64,7 +64,7 @@ async def test_the_queue_of_an_account_ends():
 
 
 async def test_who_waits_too_long_or_hangs_up_leaves_no_gap():
-    hall = Hall(Turns(at_once=1, wait_s=0.05))
+    hall = Hall(SearchPlaces(at_once=1, wait_s=0.05))
     async with asyncio.TaskGroup() as group:
         hall.ask(group, 1, "a1")
         await settle()
