@@ -70,9 +70,7 @@ class Outbound:
 
     def after_kill(self) -> None:
         """Note who may get it twice, and make everything due: nobody waits for leases of the dead."""
-        waiting = self._waiting()
-        self.doubtful.update(recipient for recipient in waiting
-                             if any(recipient == taken for _, taken in self.sink.taken))
+        self.doubtful.update(self._waiting() & {recipient for _, recipient in self.sink.taken})
         engine = Engine(self.machine.directory)
         for action in (QueueAction.HOLD, QueueAction.RELEASE):
             engine.execute([ChangeQueue(action, (), 1)], 1)
