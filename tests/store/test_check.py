@@ -5,12 +5,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fumibako.model.ops import Copy, Expunge, OpenAccount
+from fumibako.model.ids import QueueId
+from fumibako.model.ops import ChangeQueue, Copy, Counted, Expunge, Lease, Leased, OpenAccount, QueueAction
+from fumibako.model.queue import RecipientState
 from fumibako.proto.message.cache import Remaking, pack_index
 from fumibako.proto.message.index import Indexer
 from fumibako.store.check import check
 from fumibako.store.sqlite.database import open_reader, open_writer
 from fumibako.store.sqlite.engine import DirectoryDamaged, DirectoryInUse, Engine
+from fumibako.store.sqlite.reader import Reader
 from tests.contract.building import MESSAGE, NOW_MS
 from tests.contract.test_queue import mail
 from tests.store.sqlite.test_engine import ALICE, BOB, delivery, opened
@@ -85,6 +88,8 @@ def test_derived_values_are_mended(directory: Path, kind: str, sql: str) -> None
 
 
 @pytest.mark.parametrize(("name", "kind", "sql"), [
+    ("control.db", "unknown status", "UPDATE principal SET status = 'activd' WHERE id = 1"),
+    ("control.db", "unknown kind", "UPDATE principal SET kind = 'accoun4' WHERE id = 1"),
     ("shard-001/mail.db", "entries without message", "DELETE FROM email WHERE account_id = 2"),
     ("shard-001/mail.db", "entries without mailbox", "UPDATE entry SET mailbox_id = 77 WHERE account_id = 2"),
     ("shard-001/mail.db", "same EMAILID twice", "UPDATE email SET guid = x'00'"),
@@ -105,6 +110,43 @@ def test_what_cannot_be_derived_is_reported(directory: Path, name: str, kind: st
     spoil(directory, name, sql)
     assert kind in {finding.kind for finding in check(directory).findings if finding.place == name}
     assert not check(directory, repair=True, now_ms=NOW_MS).sound
+
+
+def test_a_recipient_in_an_unknown_state_waits_for_the_administrator(directory: Path) -> None:
+    spoil(directory, "queue.db", "UPDATE q_recipient SET state = 'qeeued'")
+    assert [finding.kind for finding in check(directory).findings] == ["unknown state"]
+    engine = Engine(directory)      # what can't be read is seen, and nothing else stops
+    (seen, *_), *_ = (item.recipients for item in Reader(directory).queue_items())
+    assert seen.state is RecipientState.POISON
+    engine.close()
+    assert check(directory, repair=True, now_ms=NOW_MS).sound and check(directory).findings == ()
+    (seen, *_), *_ = (item.recipients for item in Reader(directory).queue_items())
+    assert seen.state is RecipientState.POISON
+
+
+@pytest.mark.parametrize("damage", [
+    "UPDATE q_message SET envelope = x'c1' WHERE id = 1", "UPDATE q_recipient SET last = x'c1' WHERE message_id = 1",
+    "UPDATE q_recipient SET forward_path = CAST(x'ff40' AS TEXT) WHERE message_id = 1"])
+def test_a_damaged_message_holds_up_nobody_else_s_mail(
+    directory: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine(directory)
+    engine.execute([mail(4)], NOW_MS)
+    engine.close()
+    spoil(directory, "queue.db", damage)
+    assert check(directory).findings and not check(directory, repair=True, now_ms=NOW_MS).sound
+    engine = Engine(directory)
+    for _ in range(2):
+        (leased, _), = engine.execute([Lease(NOW_MS, 60_000, 10)], NOW_MS)
+        assert isinstance(leased, Leased) and [item.id for item in leased.items] in ([2], [])
+    assert [record.message[:55] for record in caplog.records] == ["message 1 of the queue can't be read and is set aside: "]
+    if "ff40" not in damage:
+        first, second = Reader(directory).queue_items()
+        assert {one.state for one in first.recipients} == {RecipientState.POISON} and second.envelope.reverse_path
+    (deleted, _), = engine.execute([ChangeQueue(QueueAction.DELETE, (QueueId(1),), NOW_MS)], NOW_MS)
+    assert deleted == Counted(1)
+    engine.close()
+    assert check(directory).findings == ()
 
 
 def test_sizes_are_mended_and_what_is_summed_from_them(directory: Path) -> None:

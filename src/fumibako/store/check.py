@@ -25,6 +25,7 @@ from fumibako.store.sqlite.database import Database, open_reader, open_writer
 from fumibako.store.sqlite.engine import DirectoryDamaged, Engine
 from fumibako.store.sqlite.layout import CONTROL, QUEUE, SHARD, SPOOL, shard_directory
 from fumibako.store.sqlite.mail import RECOVERABLE_MS
+from fumibako.store.sqlite.queue import MESSAGE_COLUMNS, RECIPIENT_COLUMNS, parse_envelope, queue_item
 from fumibako.store.sqlite.reader import parse_change
 from fumibako.store.sqlite.rules import CONTROL_RULES, QUEUE_RULES, SHARD_RULES, SIZES, Rule
 
@@ -103,7 +104,7 @@ class _Check:
 
     def run(self) -> Report:
         self._database(CONTROL, CONTROL_RULES, self._look_for_shards)
-        self._database(f"{QUEUE}.db", QUEUE_RULES, lambda queue: self._segments(queue, Path(QUEUE)))
+        self._database(f"{QUEUE}.db", QUEUE_RULES, self._look_at_queue)
         for name in sorted(self._shards or self._shard_directories()):
             self._database(f"{name}/mail.db", SHARD_RULES, partial(self._look_at_shard, name))
         unfinished = len(self._disk.names(self._directory / SPOOL))
@@ -112,9 +113,22 @@ class _Check:
     def _look_for_shards(self, control: Database) -> None:
         self._shards = {shard_directory(row[0]) for row in control.rows("SELECT id FROM shard")}
 
+    def _look_at_queue(self, queue: Database) -> None:
+        self._segments(queue, Path(QUEUE))
+        wrong = []
+        messages = f"SELECT {MESSAGE_COLUMNS} FROM q_message"       # noqa: S608 - our own names
+        recipients = f"SELECT {RECIPIENT_COLUMNS} FROM q_recipient WHERE message_id = ?"    # noqa: S608
+        for message in queue.connection.execute(messages):
+            try:
+                queue_item(message, queue.rows(recipients, message[0]))
+            except ValueError:
+                wrong.append(str(message[0]))
+        self._note("damaged messages of the queue", f"{QUEUE}.db", wrong)
+
     def _look_at_shard(self, name: str, shard: Database) -> None:
         self._segments(shard, Path(name) / "seg")
         self._changes(shard, name)
+        self._outbox(shard, name)
         self._messages += shard.row("SELECT count(*) FROM email")[0]
 
     def _changes(self, shard: Database, name: str) -> None:
@@ -128,6 +142,15 @@ class _Check:
                 if (change.account_id, change.modseq, change.at_ms) != (account_id, modseq, at_ms):
                     wrong.append(f"{account_id} {modseq}")
         self._note("damaged changes", f"{name}/mail.db", wrong)
+
+    def _outbox(self, shard: Database, name: str) -> None:
+        wrong = []
+        for row_id, envelope in shard.connection.execute("SELECT id, envelope FROM outbox"):
+            try:
+                parse_envelope(envelope)
+            except ValueError:
+                wrong.append(str(row_id))
+        self._note("damaged messages of the outbox", f"{name}/mail.db", wrong)
 
     def _shard_directories(self) -> set[str]:
         return {name for name in self._disk.names(self._directory) if name.startswith(SHARD)}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fumibako.model.account import AccountStatus
 from fumibako.model.change import Change
 from fumibako.model.ids import AccountId
 from fumibako.model.ops import (
@@ -326,6 +327,29 @@ def test_the_outbox_is_moved_exactly_once(engine: Engine) -> None:
     assert [one.forward_path for one in item.recipients] == ["x@a.example"]
     reader.close()
     assert check(engine.directory).findings == ()
+
+
+def test_an_outbox_row_with_a_damaged_envelope_holds_up_nobody(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    for number in (1, 2):
+        recipient = LocalRecipient(ALICE, "alice@example.jp", b"")
+        engine.execute([Deliver(trace(number), body(), b"", (recipient,), NOW_MS,
+                                outgoing=(Outgoing(trace(number), mail(number).envelope, b""),))], NOW_MS)
+    engine._shards[1].database.run("UPDATE outbox SET envelope = x'c1' WHERE id = 1")
+    assert [engine.execute([DrainOutbox()], NOW_MS)[0][0] for _ in range(2)] == [Counted(1), Counted(0)]
+    assert sum("outbox row 1 can't be read" in line for line in caplog.messages) == 1
+    reader = Reader(engine.directory)
+    assert [item.trace_id for item in reader.queue_items()] == [trace(2)]
+    reader.close()
+    assert [one.kind for one in check(engine.directory).findings] == ["damaged messages of the outbox"]
+
+
+def test_an_account_in_an_unknown_status_gets_its_mail_later(engine: Engine) -> None:
+    assert engine._control is not None
+    engine._control.database.run("UPDATE principal SET status = 'activd' WHERE id = ?", ALICE)
+    reader = Reader(engine.directory)
+    assert {one.id: one.status for one in reader.accounts()} == {ALICE: AccountStatus.FROZEN, BOB: AccountStatus.ACTIVE}
+    reader.close()
+    assert [one.kind for one in check(engine.directory).findings] == ["unknown status"]
 
 
 def test_an_outbox_row_without_its_body_holds_up_nobody(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,7 @@
 Contract: a row is written in the transaction of the delivery that causes it. The queue's commit comes first, then the rows go;
     a crash between is harmless, because a row that is moved again is recognised by its trace_id (DESIGN §3 Outbox).
     A large body gets a second name instead of being copied.
-Failure: as the engine's commits. A row whose body can't be read stays, is logged once and holds up nobody.
+Failure: as the engine's commits. A row whose body or envelope can't be read stays, is logged once and holds up nobody.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from fumibako.model.ids import AccountId, TraceId
 from fumibako.model.ops import Body, Enqueue, Outgoing
@@ -63,17 +65,17 @@ def drain_outbox(outbox: Outbox, limit: int, now_ms: int) -> int:
 
 
 def _take(outbox: Outbox, row: Row, now_ms: int) -> bool:
-    """Have the queue know the row; False when its body can't be read."""
+    """Have the queue know the row; False when its body or its envelope can't be read."""
     row_id, trace_id, envelope, prefix, blob, created_ms = row
     if is_known(outbox.queue.database, trace_id):
         return True
     try:
-        body = _body(outbox, blob)
-    except (DamagedRecord, FileNotFoundError) as error:
-        _log.error("%s: the body of outbox row %d can't be read, nobody gets it: %s", outbox.shard.name, row_id, error)
+        handed_over, body = parse_envelope(envelope), _body(outbox, blob)
+    except (DamagedRecord, FileNotFoundError, msgspec.DecodeError) as error:
+        _log.error("%s: outbox row %d can't be read, nobody gets it: %s", outbox.shard.name, row_id, error)
         outbox.shard.stuck.add(row_id)
         return False
-    enqueue(outbox.queue, Enqueue(TraceId(trace_id), parse_envelope(envelope), prefix, body, created_ms), now_ms)
+    enqueue(outbox.queue, Enqueue(TraceId(trace_id), handed_over, prefix, body, created_ms), now_ms)
     return True
 
 

@@ -11,6 +11,7 @@ Failure: StoreRefused.
 
 from __future__ import annotations
 
+import logging
 from itertools import chain, zip_longest
 
 import msgspec
@@ -47,9 +48,12 @@ from fumibako.store.failpoint import reach
 from fumibako.store.sqlite.database import Database, Row
 from fumibako.store.sqlite.unit import Executed, Unit, add_blob, pack, release_blob
 
+_log = logging.getLogger("fumibako.store")
+
 RECIPIENT_COLUMNS = ("id, forward_path, domain, state, due_ms, attempts, notify, original_recipient, last, crashes, delay_warned")
 MESSAGE_COLUMNS = "id, trace_id, envelope, prefix, size_octets, created_ms, expires_ms"
 _OPEN = "state NOT IN ('delivered', 'failed')"
+_SET_ASIDE = "UPDATE q_recipient SET state = 'poison', leased = 0 WHERE message_id = ? AND state = 'queued'"
 # due_ms 0: the administrator wants it tried at once, though its destination rests.
 _NOT_BUSY = "(domain NOT IN (SELECT value FROM json_each(?)) OR due_ms = 0)"
 
@@ -61,10 +65,27 @@ def queue_item(message: Row, recipients: list[Row]) -> QueueItem:
     """A row of MESSAGE_COLUMNS and rows of RECIPIENT_COLUMNS as a value."""
     queue_id, trace_id, envelope, prefix, size, created, expires = message
     found = tuple(
-        QueuedRecipient(id_, path, domain, RecipientState(state), due, attempts, notify, original,
+        QueuedRecipient(id_, path, domain, _state(state), due, attempts, notify, original,
                         parse_outcome(last) if last is not None else None, crashes, bool(warned))
         for id_, path, domain, state, due, attempts, notify, original, last, crashes, warned in recipients)
     return QueueItem(QueueId(queue_id), TraceId(trace_id), parse_envelope(envelope), prefix, size, created, expires, found)
+
+
+def shown_item(message: Row, recipients: list[Row]) -> QueueItem:
+    """For people: of a message that can't be read any more, what is left of it."""
+    try:
+        return queue_item(message, recipients)
+    except ValueError:
+        left = [(*row[:3], RecipientState.POISON, *row[4:8], None, *row[9:]) for row in recipients]
+        return queue_item((*message[:2], pack(Envelope("", ())), *message[3:]), left)
+
+
+def _state(word: str) -> RecipientState:
+    """A damaged word is for the administrator to see (`check` finds it), and no reason to hide all other mail."""
+    try:
+        return RecipientState(word)
+    except ValueError:
+        return RecipientState.POISON
 
 
 def enqueue(unit: Unit, operation: Enqueue, now_ms: int) -> Executed:
@@ -110,11 +131,15 @@ def lease(unit: Unit, operation: Lease, now_ms: int) -> Executed:
     database, busy = unit.database, msgspec.json.encode(operation.busy_domains).decode()
     items = []
     for queue_id in _due(database, operation, busy):
-        recipients = _take(database, queue_id, operation, busy)
-        if recipients:
-            message = database.row(f"SELECT {MESSAGE_COLUMNS} FROM q_message WHERE id = ?", queue_id)
-            items.append(queue_item(message, recipients))
-            reach("mid-lease")
+        try:
+            recipients = _take(database, queue_id, operation, busy)
+            if recipients:
+                message = database.row(f"SELECT {MESSAGE_COLUMNS} FROM q_message WHERE id = ?", queue_id)
+                items.append(queue_item(message, recipients))
+                reach("mid-lease")
+        except ValueError as error:     # damaged: it waits for the administrator, and holds up nobody else's mail
+            _log.error("message %d of the queue can't be read and is set aside: %s", queue_id, error)
+            database.run(_SET_ASIDE, queue_id)
     return Leased(tuple(items), _next_due_ms(database, busy)), ()
 
 

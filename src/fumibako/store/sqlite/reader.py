@@ -40,7 +40,7 @@ from fumibako.store.sqlite.directory import (
     read_holds,
 )
 from fumibako.store.sqlite.layout import CONTROL, QUEUE, SPOOL, shard_directory
-from fumibako.store.sqlite.queue import MESSAGE_COLUMNS, RECIPIENT_COLUMNS, queue_item
+from fumibako.store.sqlite.queue import MESSAGE_COLUMNS, RECIPIENT_COLUMNS, shown_item
 from fumibako.store.sqlite.recovery import read_recoverable
 from fumibako.store.sqlite.unit import json_list
 from fumibako.store.trouble import refusal_of, tell
@@ -442,7 +442,7 @@ def _item(database: Database, queue_id: int) -> QueueItem | None:
     if message is None:
         return None
     recipients = database.rows(f"SELECT {RECIPIENT_COLUMNS} FROM q_recipient WHERE message_id = ? ORDER BY id", queue_id)
-    return queue_item(message, recipients)
+    return shown_item(message, recipients)
 
 
 def _queued_place(database: Database, queue_id: QueueId) -> Row | None:

@@ -8,7 +8,11 @@ Contract: a query names each wrong row by its key; `mend` makes derived values r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from fumibako.model.account import AccountStatus
+from fumibako.model.queue import RecipientState
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,13 @@ def _sequence(table: str) -> Rule:
                 f"INSERT INTO sqlite_sequence SELECT '{table}', max(id) + {jump} FROM {table}")
 
 
+def _unknown(column: str, table: str, key: str, words: Iterable[str], mended: str = "") -> Rule:
+    """A word that this program has not written. mended: the one that loses nothing, where there is one."""
+    wrong = f"{column} NOT IN ({', '.join(map(repr, words))})"
+    return Rule(f"unknown {column}", f"SELECT {key} FROM {table} WHERE {wrong}",
+                f"UPDATE {table} SET {column} = '{mended}' WHERE {wrong}" if mended else "")
+
+
 _IN_USE = "SELECT id FROM segment WHERE replaced_ms > 0 AND id IN (SELECT segment_id FROM blob)"
 _SEGMENT_RULES = (
     Rule("two blobs in one place", "SELECT segment_id, offset FROM blob GROUP BY segment_id, offset HAVING count(*) > 1"),
@@ -138,6 +149,8 @@ QUEUE_RULES = (
     Rule("recipients without message", "SELECT id FROM q_recipient WHERE message_id NOT IN (SELECT id FROM q_message)"),
     Rule("messages without recipient", "SELECT id FROM q_message WHERE id NOT IN (SELECT message_id FROM q_recipient)"),
     Rule("messages without blob", "SELECT id FROM q_message WHERE blob_id NOT IN (SELECT id FROM blob)"),
+    # It may have been delivered or not: so it waits for the administrator, who sees it in the queue.
+    _unknown("state", "q_recipient", "id", map(str, RecipientState), RecipientState.POISON),
     Rule("blob references", _QUEUE_REFS, _MEND_REFS.format(_QUEUE_REFS)),
     *_sequences("q_message", "q_recipient", "segment"),
     *_SEGMENT_RULES,
@@ -146,6 +159,8 @@ CONTROL_RULES = (
     *_sequences("domain", "principal"),
     Rule("accounts without domain", "SELECT address FROM principal WHERE domain_id NOT IN (SELECT id FROM domain)"),
     Rule("aliases without domain", "SELECT address_key FROM alias WHERE domain_id NOT IN (SELECT id FROM domain)"),
+    _unknown("status", "principal", "address", map(str, AccountStatus)),
+    _unknown("kind", "principal", "address", ("account",)),
     Rule("accounts without shard", "SELECT address FROM principal WHERE shard NOT IN (SELECT id FROM shard)"),
     Rule("holds of nobody", "SELECT account_id, reason FROM hold WHERE account_id > "
          "(SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'principal')", since=2),
