@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fumibako.model.ids import QueueId
-from fumibako.model.ops import ChangeQueue, Copy, Counted, Expunge, Lease, Leased, OpenAccount, QueueAction
+from fumibako.model.ops import AddDomain, ChangeQueue, Copy, Counted, DomainMade, Expunge, Lease, Leased, OpenAccount, QueueAction
 from fumibako.model.queue import RecipientState
 from fumibako.proto.message.cache import Remaking, pack_index
 from fumibako.proto.message.index import Indexer
@@ -110,6 +110,21 @@ def test_what_cannot_be_derived_is_reported(directory: Path, name: str, kind: st
     spoil(directory, name, sql)
     assert kind in {finding.kind for finding in check(directory).findings if finding.place == name}
     assert not check(directory, repair=True, now_ms=NOW_MS).sound
+
+
+@pytest.mark.parametrize(("kind", "sql"), [
+    ("unknown counters", "UPDATE counter SET name = 'modqeq' WHERE name = 'modseq'"),
+    ("modseq of the directory", "DELETE FROM counter WHERE name = 'modseq'"),
+    ("modseq of the directory", "UPDATE counter SET value = 1 WHERE name = 'modseq'"),
+])
+def test_the_counter_of_the_directory_is_made_anew_above_all_it_gave(directory: Path, kind: str, sql: str) -> None:
+    spoil(directory, "control.db", sql)
+    assert kind in {finding.kind for finding in check(directory).findings}
+    assert check(directory, repair=True, now_ms=NOW_MS).sound and check(directory).findings == ()
+    engine = Engine(directory)
+    (made, _), = engine.execute([AddDomain("later.example")], NOW_MS)
+    assert isinstance(made, DomainMade) and made.domain.modseq > 1 << 20
+    engine.close()
 
 
 def test_a_recipient_in_an_unknown_state_waits_for_the_administrator(directory: Path) -> None:

@@ -42,6 +42,10 @@ _MAILBOX_MODSEQ = (f"max((SELECT coalesce(max(modseq), 0) FROM entry WHERE {_OF_
 _ACCOUNT_MODSEQ = "max({})".format(", ".join(
     f"(SELECT coalesce(max({column}), 0) FROM {table} WHERE account_id = account.id)"
     for table, column in (("entry", "modseq"), ("mailbox", "highest_modseq"), ("change", "modseq"), ("vanished", "modseq"))))
+# The directory's modseq goes into the serials of zones, which come round after 2^32: a mended one jumps less.
+_COUNTERS = "'modseq', 'published'"
+_DIRECTORY_MODSEQ = "max((SELECT coalesce(max(modseq), 0) FROM domain), (SELECT coalesce(max(modseq), 0) FROM principal))"
+_DIRECTORY_COUNTER = "coalesce((SELECT value FROM counter WHERE name = 'modseq'), -1)"
 _MAX_EMAIL = "(SELECT coalesce(max(id), 0) FROM email WHERE account_id = account.id)"
 _MAX_MAILBOX = "(SELECT coalesce(max(id), 0) FROM mailbox WHERE account_id = account.id)"
 _MAX_VALIDITY = "(SELECT coalesce(max(uid_validity), 0) FROM mailbox WHERE account_id = account.id)"
@@ -157,6 +161,11 @@ QUEUE_RULES = (
 )
 CONTROL_RULES = (
     *_sequences("domain", "principal"),
+    Rule("unknown counters", f"SELECT name FROM counter WHERE name NOT IN ({_COUNTERS})",
+         f"DELETE FROM counter WHERE name NOT IN ({_COUNTERS})"),
+    Rule("modseq of the directory", f"SELECT 'modseq' WHERE {_DIRECTORY_MODSEQ} > {_DIRECTORY_COUNTER}",
+         f"INSERT OR REPLACE INTO counter SELECT 'modseq', {_DIRECTORY_MODSEQ} + {_JUMP_UID} "
+         f"WHERE {_DIRECTORY_MODSEQ} > {_DIRECTORY_COUNTER}"),
     Rule("accounts without domain", "SELECT address FROM principal WHERE domain_id NOT IN (SELECT id FROM domain)"),
     Rule("aliases without domain", "SELECT address_key FROM alias WHERE domain_id NOT IN (SELECT id FROM domain)"),
     _unknown("status", "principal", "address", map(str, AccountStatus)),
