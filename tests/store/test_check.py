@@ -155,9 +155,8 @@ def test_a_damaged_message_holds_up_nobody_else_s_mail(
         (leased, _), = engine.execute([Lease(NOW_MS, 60_000, 10)], NOW_MS)
         assert isinstance(leased, Leased) and [item.id for item in leased.items] in ([2], [])
     assert [record.message[:55] for record in caplog.records] == ["message 1 of the queue can't be read and is set aside: "]
-    if "ff40" not in damage:
-        first, second = Reader(directory).queue_items()
-        assert {one.state for one in first.recipients} == {RecipientState.POISON} and second.envelope.reverse_path
+    first, second = Reader(directory).queue_items()
+    assert {one.state for one in first.recipients} <= {RecipientState.POISON} and second.envelope.reverse_path
     (deleted, _), = engine.execute([ChangeQueue(QueueAction.DELETE, (QueueId(1),), NOW_MS)], NOW_MS)
     assert deleted == Counted(1)
     engine.close()

@@ -441,7 +441,10 @@ def _item(database: Database, queue_id: int) -> QueueItem | None:
     message = database.row(f"SELECT {MESSAGE_COLUMNS} FROM q_message WHERE id = ?", queue_id)
     if message is None:
         return None
-    recipients = database.rows(f"SELECT {RECIPIENT_COLUMNS} FROM q_recipient WHERE message_id = ? ORDER BY id", queue_id)
+    try:
+        recipients = database.rows(f"SELECT {RECIPIENT_COLUMNS} FROM q_recipient WHERE message_id = ? ORDER BY id", queue_id)
+    except UnicodeDecodeError:      # a text that is none any more: the list of all others is worth more than this one's
+        recipients = []
     return shown_item(message, recipients)
 
 
