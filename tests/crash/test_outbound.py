@@ -15,7 +15,7 @@ from tests.crash.outbound import Outbound
 from tests.crash.sink import running_sink
 from tests.support.ledger import Ledger
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(7_200)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
 
 KILLS, MESSAGES = 3, 60
 LONG = 50, 200
@@ -23,8 +23,18 @@ SINK_PORT = 2_627
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-async def test_every_recipient_ends_in_one_place(machine: Machine, workers: int, long: bool) -> None:
-    kills, messages = LONG if long else (KILLS, MESSAGES)
+async def test_every_recipient_ends_in_one_place(machine: Machine, workers: int) -> None:
+    await _die_on_the_way(machine, workers, KILLS, MESSAGES)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7_200)
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_every_recipient_ends_in_one_place_fifty_times(machine: Machine, workers: int) -> None:
+    await _die_on_the_way(machine, workers, *LONG)
+
+
+async def _die_on_the_way(machine: Machine, workers: int, kills: int, messages: int) -> None:
     machine.make(workers=workers, smarthost=f"{machine.place.address}:{SINK_PORT}")
     ledger, chance = Ledger(machine.directory.with_name("ledger")), random.Random(6)
     async with running_sink(machine.place.address, SINK_PORT) as sink:

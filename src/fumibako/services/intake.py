@@ -13,7 +13,6 @@ Failure: policy and a full disk are Verdicts. StoreUnavailable from finish(): no
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,6 +23,7 @@ from fumibako.model.ops import PASSING, Body, Deliver, Enqueue, LocalRecipient, 
 from fumibako.model.verdict import ACCEPTED, Verdict
 from fumibako.net.clock import Clock
 from fumibako.proto.message.cache import pack_index
+from fumibako.proto.message.header import count_fields
 from fumibako.proto.message.index import Indexer
 from fumibako.services.checks import Facts, MessageFacts
 from fumibako.services.directory import Directory, Hosted, Local, Remote, Resolution
@@ -35,7 +35,6 @@ from fumibako.services.trace import Trace
 from fumibako.store.base import Store, StoreRefused, StoreUnavailable
 
 HEADER_MAX = 256 * 1024     # octets of a header section that we hold back to look at
-_HOP = re.compile(rb"(?im)^received[ \t]*:")
 
 REFUSALS = {
     Refusal.OVER_QUOTA: "mailbox-full",
@@ -127,7 +126,7 @@ class MessageWriter:
     @property
     def hops(self) -> int:
         """Received fields of the header as it came."""
-        return len(_HOP.findall(self.header))
+        return count_fields(self.header, b"received")
 
     async def finish(self, trace_id: TraceId) -> Content:
         """The message, durable as far as a body alone can be; StoreRefused: the disk is full, or fails."""
@@ -181,7 +180,7 @@ class Transaction:
     async def add_recipient(self, recipient: Recipient) -> Verdict:
         """RCPT."""
         resolution = await self._resolve(recipient.forward_path)
-        verdict = await look(Stage.RECIPIENT, self._facts.with_recipient(resolution))
+        verdict = await look(Stage.RECIPIENT, self._facts.knowing(recipient=resolution))
         if not verdict.refused:
             assert isinstance(resolution, Hosted | Remote)      # Nobody is refused
             targets = resolution.targets if isinstance(resolution, Hosted) else (resolution,)
@@ -215,7 +214,7 @@ class Transaction:
         message = MessageFacts(
             framing.size_octets, writer.hops, framing.bare_newline, framing.nul, framing.too_big, writer.header_cut
         )
-        verdict = await look(Stage.MESSAGE, self._facts.with_message(message))
+        verdict = await look(Stage.MESSAGE, self._facts.knowing(message=message))
         if not verdict.refused:
             verdict = await self.check_header(writer.header)
         if verdict.refused:

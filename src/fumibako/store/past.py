@@ -18,7 +18,7 @@ from fumibako.store.base import StoreRefused
 from fumibako.store.disk import DiskIO
 from fumibako.store.manifest import BackedUp, BackupFault, Fault, copy_file, find_backup, plain_errors, read_manifest
 from fumibako.store.reading import ReadingStore
-from fumibako.store.restore import schema_of
+from fumibako.store.restore import kind_of, schema_of
 from fumibako.store.schema import migrate, steps
 from fumibako.store.spool import Offload
 from fumibako.store.sqlite.database import open_writer
@@ -33,7 +33,7 @@ class PastStore(ReadingStore):
         backup, disk = find_backup(source), DiskIO()
         self.manifest = read_manifest(backup)
         databases = [file for file in self.manifest.files if file.path == CONTROL or file.path.endswith("mail.db")]
-        ages = [steps(_kind(file))[-1][0] - schema_of(backup / file.path, disk) for file in databases]
+        ages = [steps(kind_of(file.path))[-1][0] - schema_of(backup / file.path, disk) for file in databases]
         if min(ages, default=0) < 0:
             raise BackupFault(Fault.NEWER, str(backup))
         self._copies = _brought_up_to_date(backup, databases, self.manifest.at_ms, disk) if any(ages) else None
@@ -48,10 +48,6 @@ class PastStore(ReadingStore):
             self._copies.cleanup()
 
 
-def _kind(file: BackedUp) -> str:
-    return "control" if file.path == CONTROL else "mail"
-
-
 def _brought_up_to_date(backup: Path, databases: list[BackedUp], at_ms: int, disk: DiskIO) -> TemporaryDirectory[str]:
     """Copies of the databases as this program has them, beside names for the segments where they are."""
     copies = TemporaryDirectory(prefix="fumibako-backup-")
@@ -64,7 +60,7 @@ def _brought_up_to_date(backup: Path, databases: list[BackedUp], at_ms: int, dis
             with plain_errors(target):
                 database = open_writer(target, disk.vfs)
                 try:
-                    migrate(database, _kind(file), at_ms)
+                    migrate(database, kind_of(file.path), at_ms)
                 finally:
                     database.close()
             if segments.is_dir():

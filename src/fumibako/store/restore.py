@@ -104,7 +104,8 @@ def _databases(manifest: Manifest) -> list[str]:
     return [file.path for file in manifest.files if file.path.endswith(".db") and not file.path.startswith(_CONFIG)]
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
+    """Whose steps a database goes by: its path in a data directory or a backup -> "control", "queue" or "mail"."""
     return _KINDS.get(name, "mail")
 
 
@@ -114,7 +115,7 @@ def _demand_known(backup: Path, manifest: Manifest, disk: DiskIO) -> None:
     if not {CONTROL, f"{QUEUE}.db"} <= set(names):
         raise BackupFault(Fault.DAMAGED, str(backup))
     for name in names:
-        if schema_of(backup / name, disk) > steps(_kind(name))[-1][0]:
+        if schema_of(backup / name, disk) > steps(kind_of(name))[-1][0]:
             raise BackupFault(Fault.NEWER, str(backup))
 
 
@@ -152,13 +153,13 @@ def _fill(directory: Path, backup: Path, manifest: Manifest, disk: DiskIO, progr
             if copy_file(disk, backup / file.path, target, progress=progress) != (file.sha256, file.size_octets):
                 raise BackupFault(Fault.DAMAGED, str(backup / file.path))
     for name in _databases(manifest):
-        if _kind(name) == "mail":
+        if kind_of(name) == "mail":
             make_directories(disk, directory, str(Path(name).parent))
     reach("restore-copied")
 
 
 def _count_anew(directory: Path, name: str, by: Jump, now_ms: int, disk: DiskIO) -> None:
-    kind = _kind(name)
+    kind = kind_of(name)
     owners = _owners(directory, str(Path(name).parent), disk) if kind == "mail" else []
     with plain_errors(directory / name):
         database = open_writer(directory / name, disk.vfs)

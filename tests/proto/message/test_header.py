@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fumibako.proto.message.header import (
+    count_fields,
     field_values,
     fields,
     format_date,
@@ -129,3 +130,8 @@ def test_format_field_refuses_injection(name: str, text: str) -> None:
 def test_structured_fields_are_only_folded() -> None:
     assert format_field("From", "=?UTF-8?B?5pel?= <a@b>") == b"From: =?UTF-8?B?5pel?= <a@b>\r\n"
     assert format_field("Subject", "=?UTF-8?B?5pel?=").startswith(b"Subject: =?UTF-8?B?PT9")
+
+
+def test_fields_are_counted_as_they_are_told_apart() -> None:
+    block = b"Received: a\r\n b\r\nRECEIVED : c\r\nX-Received: d\r\nSubject: x\r\n Received: folded\r\nreceived:\r\n"
+    assert count_fields(block, b"received") == len(field_values(block, b"received")) == 3

@@ -42,13 +42,9 @@ class Facts:
     recipient: Resolution | None = None
     message: MessageFacts | None = None
 
-    def with_recipient(self, recipient: Resolution) -> Facts:
-        """The same at RCPT."""
-        return Facts(self.peer, self.policy, self.store, self.clock, self.reverse_path, self.declared_octets, recipient)
-
-    def with_message(self, message: MessageFacts) -> Facts:
-        """The same at the end of the message."""
-        return Facts(self.peer, self.policy, self.store, self.clock, self.reverse_path, self.declared_octets, None, message)
+    def knowing(self, *, recipient: Resolution | None = None, message: MessageFacts | None = None) -> Facts:
+        """The same at a later stage. Not dataclasses.replace: that costs as much as the checks."""
+        return Facts(self.peer, self.policy, self.store, self.clock, self.reverse_path, self.declared_octets, recipient, message)
 
 
 Check = Callable[[Facts], Awaitable[Finding | None]]
