@@ -157,6 +157,7 @@ def test_offlineimap(box: LiveServer, tmp_path: Path) -> None:
 accounts = test
 metadata = {tmp_path}/state
 ui = basic
+socktimeout = 10
 [Account test]
 localrepository = here
 remoterepository = there
@@ -174,6 +175,19 @@ cert_fingerprint = {fingerprint.replace(":", "").lower()}
 ssl_version = tls1_2
 folderfilter = lambda name: name in ("INBOX", "Sent")
 """)
-    once = ("offlineimap", "-c", tmp_path / "rc", "-o")
-    _both_ways(box, tmp_path / "mail" / "INBOX", lambda: tool(*once, home=tmp_path, timeout_s=60))
+    once = ("offlineimap", "-c", tmp_path / "rc", "-o", "-d", "imap")
+
+    def sync() -> None:
+        said = tool(*once, expect=None, home=tmp_path, timeout_s=60)
+        if _missed_the_greeting(said):
+            said = tool(*once, expect=None, home=tmp_path, timeout_s=60)
+        assert "Exceptions occurred" not in said and "*** Finished account 'test'" in said, said
+
+    _both_ways(box, tmp_path / "mail" / "INBOX", sync)
+
+
+def _missed_the_greeting(said: str) -> bool:
+    """imaplib2 3.05 drops a greeting that it has read when its main thread is held up for 0.1 s before it asks for it, and then
+    waits for ever, without a command of its own. Its log shows the greeting, so that one of ours that is not sent fails."""
+    return "no response after" in said and "reader < b'* OK [CAPABILITY " in said and "writer > " not in said
 
