@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import random
@@ -116,20 +117,19 @@ class Soak:
         async with asyncio.TaskGroup() as group:
             moving = [group.create_task(mover.run()) for mover in self.movers]
             beside = [group.create_task(one()) for one in (self._outgoing, self._readers, self._samples)]
-            end_s = time.monotonic() + seconds
-            while time.monotonic() < end_s:
-                begun_s = time.monotonic()
-                await self._load(max(1, round(per_s)))
-                await asyncio.sleep(max(0.0, begun_s + 1 - time.monotonic()))
+            await self._load(round(seconds * per_s), per_s)
             self.over.set()
             for mover in self.movers:
                 mover.stopping = True
             await asyncio.wait([*moving, *beside])
 
-    async def _load(self, count: int) -> None:
-        load = Load(self.machine, self.ledger, self.chance, f"s{self.sent}", count, self.up)
-        await load.run()
-        self.sent += count
+    async def _load(self, count: int, per_s: float = math.inf) -> None:
+        before = self.sent
+
+        def note(answered: int) -> None:
+            self.sent = before + answered
+
+        await Load(self.machine, self.ledger, self.chance, f"s{before}", count, self.up, note, per_s).run()
 
     async def _every(self, pause_s: float, step: Callable[[], Awaitable[None]]) -> None:
         while not self.over.is_set():

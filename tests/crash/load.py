@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -33,7 +35,8 @@ FLAGS = ("\\Seen", "\\Flagged", "\\Answered", "$Forwarded")
 
 @dataclass(slots=True)
 class Load:
-    """total deliveries over CONNECTIONS connections. up: set while the server should be there; on_ack: after each answer."""
+    """total deliveries over CONNECTIONS connections, no more than per_s in a second. up: set while the server should be there;
+    on_ack: after each answer."""
 
     machine: Machine
     ledger: Ledger
@@ -42,8 +45,10 @@ class Load:
     total: int
     up: asyncio.Event
     on_ack: Callable[[int], None] = lambda answered: None
+    per_s: float = math.inf
     started: int = 0
     answered: int = 0
+    due_s: float = 0.0      # when the next one may begin
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -69,6 +74,8 @@ class Load:
                 if self.started >= self.total:
                     break
                 self.started += 1
+                if self.per_s < math.inf:
+                    await self._pace()
                 size = letter_size(self.chance)
                 sender = SENDER if way == "submission" else "ledger@sender.example"
                 letter = make_letter(f"{self.prefix}-{self.started}", size, self.chance, sender)
@@ -77,6 +84,12 @@ class Load:
                 await self._send(peer, way, letter, tuple(self.chance.sample(READERS, count)))
                 self.answered += 1
                 self.on_ack(self.answered)
+
+    async def _pace(self) -> None:
+        """What a stop has held up is not made up for: that would be a load of another kind."""
+        now_s = time.monotonic()
+        self.due_s = max(self.due_s + 1 / self.per_s, now_s)
+        await asyncio.sleep(self.due_s - now_s)
 
     async def _send(self, peer: SmtpPeer, way: str, letter: Letter, recipients: tuple[str, ...]) -> None:
         await peer.demand(f"MAIL FROM:<{SENDER if way == 'submission' else 'ledger@sender.example'}>", "250")

@@ -36,6 +36,7 @@ from fumibako.model.frames import (
 from fumibako.model.ids import AccountId
 from fumibako.model.ops import Ping, Result, Watch
 from fumibako.net.endpoint import unix_path
+from fumibako.net.wakeup import Wakeup
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class StorageClient:
         self._link: _Link | None = None
         self._greeted = asyncio.Event()
         self._window = _Window()
-        self._pending: dict[int, tuple[asyncio.Future[Result], int]] = {}
+        self._pending: dict[int, tuple[Wakeup[Result], int]] = {}
         self._last_id = 0
         self._watched: set[AccountId] = set()
 
@@ -171,10 +172,10 @@ class StorageClient:
         except StorageGone:
             self._window.leave(size)
             raise
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._pending[id_] = (future, size)
+        answer: Wakeup[Result] = Wakeup(asyncio.get_running_loop())
+        self._pending[id_] = (answer, size)
         transport.write(frame)
-        result = await future
+        result = await answer
         if isinstance(operation, Watch):
             (self._watched.add if operation.on else self._watched.discard)(operation.account_id)
         return result
@@ -205,13 +206,9 @@ class StorageClient:
     def _receive(self, frame: FromStorage) -> None:
         match frame:
             case Answer(id=id_, result=result):
-                future = self._settle(id_)
-                if not future.done():
-                    future.set_result(result)
+                self._settle(id_).set_result(result)
             case Failure(id=id_, reason=reason):
-                future = self._settle(id_)
-                if not future.done():
-                    future.set_exception(StorageGone(reason))
+                self._settle(id_).set_exception(StorageGone(reason))
             case Told(change=change):
                 self.on_notice(change)
             case Closing(revoked=revoked):
@@ -223,21 +220,20 @@ class StorageClient:
                     raise ValueError(f"protocol version {version} instead of {PROTOCOL_VERSION}: restart the whole server")
                 self._greeted.set()
 
-    def _settle(self, id_: int) -> asyncio.Future[Result]:
+    def _settle(self, id_: int) -> Wakeup[Result]:
         if id_ not in self._pending:
             raise ValueError(f"an answer to nothing: {id_}")
-        future, size = self._pending.pop(id_)
+        answer, size = self._pending.pop(id_)
         self._window.leave(size)
-        return future
+        return answer
 
     def _forget(self, reason: str) -> None:
         """Everybody who waits learns at once that nothing is known."""
         self._greeted.clear()
         pending, self._pending = self._pending, {}
-        for future, size in pending.values():
+        for answer, size in pending.values():
             self._window.leave(size)
-            if not future.done():
-                future.set_exception(StorageGone(reason))
+            answer.set_exception(StorageGone(reason))
         watched, self._watched = self._watched, set()
         for account_id in watched:
             self.on_notice(Revoked(account_id))

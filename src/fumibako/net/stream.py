@@ -3,7 +3,7 @@
 Specification: RFC 3207 §4.2 and RFC 2595 (what was said before TLS is forgotten); RFC 5929 §4.1 (channel binding).
 Contract: the only module that touches asyncio transports; every face and every outgoing connection uses it, so that
     limits, deadlines and TLS rules are written once. Octets are handed out in the order they came; input pauses at
-    64 KiB unread, `write` waits while 256 KiB are unsent.
+    64 KiB unread, `write` waits while 256 KiB are unsent. Who waits for octets goes on inside the call that brings them.
 Failure: `TimeoutError` when a deadline passes, `ConnectionError` when the peer is gone, `PlaintextAfterStartTLS`
     (a ConnectionError) when octets precede a TLS handshake, `ssl.SSLError` when the handshake fails.
 """
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from fumibako.net.endpoint import Endpoint, endpoint_of
 from fumibako.net.tls import ServerContext, end_point_binding
+from fumibako.net.wakeup import Wakeup
 
 INPUT_HIGH_WATER = 64 * 1024
 OUTPUT_HIGH_WATER = 256 * 1024
@@ -99,7 +100,7 @@ class Stream(asyncio.Protocol):
         self._tls_begun = False
         self._in = bytearray()
         self._paused = False        # reading, until what has come is taken
-        self._waiting: asyncio.Future[None] | None = None       # of the read that waits for octets
+        self._waiting: Wakeup[None] | None = None       # of the read that waits for octets
         self._deadline_s = math.inf         # of that read, by the loop's clock
         self._alarm: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
@@ -120,10 +121,10 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._in += data
-        self._wake()
         if len(self._in) >= INPUT_HIGH_WATER and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
+        self._wake()        # last: whoever waits goes on at once
 
     def eof_received(self) -> bool:
         self.eof.set()
@@ -134,13 +135,13 @@ class Stream(asyncio.Protocol):
         self.error = self.error or exc
         for event in (self.eof, self.closed, self._writable):
             event.set()
-        self._wake()
         for timer in (self._linger, self._alarm):
             if timer is not None:
                 timer.cancel()
         on_lost, self.on_lost = self.on_lost, None      # once: a failed handshake is told twice
         if on_lost is not None:
             on_lost()
+        self._wake()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -171,10 +172,11 @@ class Stream(asyncio.Protocol):
             self._open_transport().resume_reading()
         return data
 
-    def _arrival(self, timeout_s: float | None) -> asyncio.Future[None]:
+    def _arrival(self, timeout_s: float | None) -> Wakeup[None]:
         # One alarm that is set again when it goes off too early: asyncio.timeout costs more than the command waited for.
         loop = asyncio.get_running_loop()
-        self._waiting = waiting = loop.create_future()
+        waiting: Wakeup[None] = Wakeup(loop)
+        self._waiting = waiting
         if timeout_s is not None:
             self._deadline_s = loop.time() + timeout_s
             if self._alarm is None or self._alarm.when() > self._deadline_s:
@@ -195,11 +197,11 @@ class Stream(asyncio.Protocol):
 
     def interrupt(self) -> None:
         """A read that is waiting ends with TimeoutError; without one, nothing happens."""
-        if self._waiting is not None and not self._waiting.done():
+        if self._waiting is not None:
             self._waiting.set_exception(TimeoutError())
 
     def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
+        if self._waiting is not None:
             self._waiting.set_result(None)
 
     async def write(self, data: bytes, timeout_s: float = WRITE_TIMEOUT_S) -> None:
