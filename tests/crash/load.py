@@ -73,12 +73,12 @@ class Load:
             for _ in range(LETTERS_PER_CONNECTION):
                 if self.started >= self.total:
                     break
-                self.started += 1
+                self.started = number = self.started + 1
                 if self.per_s < math.inf:
                     await self._pace()
                 size = letter_size(self.chance)
                 sender = SENDER if way == "submission" else "ledger@sender.example"
-                letter = make_letter(f"{self.prefix}-{self.started}", size, self.chance, sender)
+                letter = make_letter(f"{self.prefix}-{number}", size, self.chance, sender)
                 # Over LMTP each recipient has a reply of its own: one recipient keeps one line of the ledger one answer.
                 count = 1 if way == "lmtp" else recipient_count(self.chance, size)
                 await self._send(peer, way, letter, tuple(self.chance.sample(READERS, count)))
