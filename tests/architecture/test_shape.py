@@ -11,7 +11,7 @@ LINES_OF_FUNCTION, LINES_OF_FILE = 60, 600
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "misc"}
 EMPTY_PREFIXES = ("get_", "do_", "handle_")
 # Names a library calls us by, or that a protocol gives.
-GIVEN = {"get_extra_info", "get_buffer"}
+GIVEN = {"get_extra_info", "get_buffer", "get_write_buffer_size"}
 
 
 def size_faults(module: Module) -> Iterator[str]:

@@ -19,6 +19,7 @@ from fumibako.proto.dns.message import format_framed, parse_framed
 from fumibako.proto.dns.records import Mx, Record, format_txt
 from fumibako.proto.dns.zone import make_zone
 from tests.support.clock import FakeClock
+from tests.support.streams import half_close
 
 ZONE = make_zone("example.jp", [
     Record("example.jp", 3600, "SOA", "mail.example.jp. hostmaster.example.jp. 7 3600 900 1209600 300"),
@@ -92,7 +93,7 @@ async def conversation(endpoint, octets):
     """Sends octets over TCP, half-closes, and returns the messages that come back before the server closes."""
     stream = await open_stream(endpoint, 5)
     await stream.write(octets)
-    stream._transport.write_eof()
+    half_close(stream)
     received, messages = bytearray(), []
     while data := await stream.read(timeout_s=5):
         received += data

@@ -10,7 +10,7 @@ from fumibako.proto.reader import Need, ProtocolError
 from fumibako.services import StoreUnavailable
 from tests.support.clock import FakeClock
 from tests.support.served import run_served
-from tests.support.streams import stream_pair
+from tests.support.streams import half_close, stream_pair
 
 
 class LineCore:
@@ -224,7 +224,7 @@ async def test_a_half_closed_peer_still_gets_its_answers() -> None:
         task = group.create_task(run_session(session, server, asyncio.Event()))
         task.add_done_callback(lambda _: server.close())
         await client.write(b"one\n")
-        client._transport.write_eof()
+        half_close(client)
         heard = b""
         while data := await client.read():
             heard += data

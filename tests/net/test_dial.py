@@ -131,6 +131,6 @@ async def test_dial_names_the_time_it_waited(monkeypatch):
     async def never(*arguments, **options):
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", never)
     with pytest.raises(DialFailure, match=r"192\.0\.2\.1:25 did not answer within 0\.01 s"):
         await dial("192.0.2.1", 25, 0.01)

@@ -177,13 +177,18 @@ async def test_a_session_that_fails_ends_alone(caplog):
 
 
 async def test_stopping_lets_sessions_say_goodbye():
+    began = asyncio.Event()
+
     async def session(stream):
+        await stream.read()
+        began.set()
         await stop.wait()
         await stream.write(b"421 closing\r\n")
 
     async with serving(session) as (endpoint, stop, task):
         stream = await open_stream(endpoint, 5)
         await stream.write(b"x")
+        await began.wait()
         stop.set()
         assert await stream.read(timeout_s=5) == b"421 closing\r\n"
         await asyncio.wait_for(task, 5)

@@ -21,7 +21,7 @@ from functools import lru_cache
 
 from fumibako.net.datagram import ask_for_destination
 from fumibako.net.endpoint import endpoint_of, parse_port, plain_address, unix_path
-from fumibako.net.stream import CLOSE_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, OUTPUT_HIGH_WATER, Stream
+from fumibako.net.stream import OUTPUT_HIGH_WATER, Stream, accept_stream
 
 BACKLOG = 1024
 DRAIN_S = 9.0               # a stop takes 10 s at most
@@ -112,7 +112,7 @@ def _bind_text(text: str, reuse_port: bool, kind: socket.SocketKind) -> list[soc
 
 def _bind_ip(host: str, port: int, reuse_port: bool, kind: socket.SocketKind) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named, because asyncio sets TCP_NODELAY only on sockets that say they are TCP; without it a reply waits 40 ms for an ACK.
+    # Named, because asyncio sets TCP_NODELAY only on sockets that say they are TCP.
     opened = socket.socket(family, kind, socket.IPPROTO_TCP if kind is socket.SOCK_STREAM else 0)
     try:
         opened.setblocking(False)
@@ -125,12 +125,22 @@ def _bind_ip(host: str, port: int, reuse_port: bool, kind: socket.SocketKind) ->
         if kind is socket.SOCK_DGRAM:
             ask_for_destination(opened)     # before the first datagram can come
         opened.bind((host, port))
+        _prepare(opened)
         if kind is socket.SOCK_STREAM:
             opened.listen(BACKLOG)
     except BaseException:
         opened.close()
         raise
     return opened
+
+
+def _prepare(listening: socket.socket) -> None:
+    """What its connections take over, from the first on: a dead peer is noticed, a reply does not wait 40 ms for an ACK, and at
+    most so much is held in the system that has not been sent; else it is megabytes for a peer that does not read (tcp(7))."""
+    if listening.family != socket.AF_UNIX and listening.type == socket.SOCK_STREAM:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, OUTPUT_HIGH_WATER)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _bind_unix(path: str) -> socket.socket:
@@ -165,6 +175,7 @@ def adopt(descriptor: int) -> socket.socket:
     """A listening socket inherited from the supervisor, as the descriptor of this process."""
     inherited = socket.socket(fileno=descriptor)
     inherited.setblocking(False)
+    _prepare(inherited)
     return inherited
 
 
@@ -232,7 +243,6 @@ class _Service:
     async def accept(self, listening: socket.socket) -> None:
         """One listening socket, for ever. Sessions are tasks beside this one: they outlive it by the drain time."""
         loop = asyncio.get_running_loop()
-        _prepare(listening)
         self._keep_reserve()
         arrived = asyncio.Event()
         loop.add_reader(listening, arrived.set)     # kept: sock_accept has it made and taken away for each connection
@@ -265,15 +275,16 @@ class _Service:
             except BaseException:
                 connection.close()
                 raise
-            self._begin(connection, _host(sockname), caps)
+            self._begin(connection, sockname, caps)
 
-    def _begin(self, connection: socket.socket, host: str, caps: Caps) -> None:
+    def _begin(self, connection: socket.socket, sockname: object, caps: Caps) -> None:
+        host = endpoint_of(sockname).host
         key = cap_key(host)
         if reason := self._over_cap(host, key, caps):
             self._turn_away(connection, reason)
             return
         self.per_address[key] += 1
-        task = self.group.create_task(self._run(connection), name=f"session {host}")
+        task = self.group.create_task(self._run(connection, sockname), name=f"session {host}")
         self.running.add(task)
 
         def forget(done: asyncio.Task[None]) -> None:
@@ -301,11 +312,11 @@ class _Service:
             pass        # gone already
         connection.close()
 
-    async def _run(self, connection: socket.socket) -> None:
+    async def _run(self, connection: socket.socket, sockname: object) -> None:
         stream = Stream()
         self.streams.add(stream)
         try:
-            await self._connect(stream, connection)
+            await accept_stream(stream, connection, sockname, self.tls_context)
             await self.session(stream)
         except OSError as error:        # the peer left, was too slow, or failed its handshake (ssl.SSLError)
             log.debug("%s: %s", stream.peer, error)
@@ -315,15 +326,6 @@ class _Service:
             stream.close()
             self.streams.remove(stream)
         await stream.wait_closed()
-
-    async def _connect(self, stream: Stream, connection: socket.socket) -> None:
-        """Hands the socket to the loop, which does the handshake of implicit TLS before it reads a single octet itself."""
-        secured = self.tls_context is not None
-        await asyncio.get_running_loop().connect_accepted_socket(
-            lambda: stream, connection, ssl=self.tls_context,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if secured else None,
-            ssl_shutdown_timeout=CLOSE_TIMEOUT_S if secured else None,
-        )
 
     async def drain(self) -> None:
         """Lets the sessions end by themselves for a while, then cancels those left."""
@@ -361,18 +363,6 @@ class _Service:
         if self.reserve >= 0:
             os.close(self.reserve)
             self.reserve = -1
-
-
-def _prepare(listening: socket.socket) -> None:
-    """What its connections take over: a dead peer is noticed, and at most so much is held in the system that has not been sent;
-    else it is megabytes for a peer that does not read (tcp(7): tcp_wmem)."""
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if listening.family != socket.AF_UNIX:
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, OUTPUT_HIGH_WATER)
-
-
-def _host(sockname: object) -> str:
-    return endpoint_of(sockname).host
 
 
 @lru_cache(maxsize=4096)        # asked for every connection, and most peers come again

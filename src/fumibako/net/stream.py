@@ -1,9 +1,10 @@
 """One byte stream over TCP, TLS or a Unix socket: read, write, start_tls, close.
 
 Specification: RFC 3207 §4.2 and RFC 2595 (what was said before TLS is forgotten); RFC 5929 §4.1 (channel binding).
-Contract: the only module that touches asyncio transports; every face and every outgoing connection uses it, so that
-    limits, deadlines and TLS rules are written once. Octets are handed out in the order they came; input pauses at
-    64 KiB unread, `write` waits while 256 KiB are unsent. Who waits for octets goes on inside the call that brings them.
+Contract: the only module that touches transports (net.plain's, and asyncio's for TLS); every face and every outgoing
+    connection uses it, so that limits, deadlines and TLS rules are written once. Octets are handed out in the order they
+    came; input pauses at 64 KiB unread, `write` waits while 256 KiB are unsent. Who waits for octets goes on inside the call
+    that brings them.
 Failure: `TimeoutError` when a deadline passes, `ConnectionError` when the peer is gone, `PlaintextAfterStartTLS`
     (a ConnectionError) when octets precede a TLS handshake, `ssl.SSLError` when the handshake fails.
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fumibako.net.endpoint import Endpoint, endpoint_of
+from fumibako.net.plain import PlainTransport
 from fumibako.net.tls import ServerContext, end_point_binding
 from fumibako.net.wakeup import Wakeup
 
@@ -89,7 +91,6 @@ class Stream(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.peer = Endpoint("", 0)
-        self.local = Endpoint("", 0)
         self.tls: TlsInfo | None = None
         self.eof = asyncio.Event()
         self.closed = asyncio.Event()
@@ -110,11 +111,11 @@ class Stream(asyncio.Protocol):
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._transport is None:     # else it is under TLS from now on
+            self.peer = endpoint_of(transport.get_extra_info("peername"))
         self._transport = transport     # type: ignore[assignment]  # asyncio promises a Transport to a Protocol
         transport.set_write_buffer_limits(high=OUTPUT_HIGH_WATER)   # type: ignore[attr-defined]
-        self.peer = endpoint_of(transport.get_extra_info("peername"))
-        self.local = endpoint_of(transport.get_extra_info("sockname"))
-        if tls := transport.get_extra_info("ssl_object"):       # implicit TLS: the loop has shaken hands already
+        if tls := transport.get_extra_info("ssl_object"):       # the loop has shaken hands already
             self._tls_begun = True
             self.tls = _tls_info(tls, server_side=tls.server_side)
             _share_tls_input(transport)
@@ -150,6 +151,11 @@ class Stream(asyncio.Protocol):
         self._writable.set()
 
     # Called by faces and diallers.
+
+    @property
+    def local(self) -> Endpoint:
+        """Our end, while it is open."""
+        return endpoint_of(self._open_transport().get_extra_info("socket").getsockname())
 
     def has_arrived(self) -> bool:
         """Whether the peer has said something that nobody has read yet."""
@@ -249,27 +255,17 @@ class Stream(asyncio.Protocol):
         self._tls_begun = True
         if announce:
             transport.write(announce)
+        assert isinstance(transport, PlainTransport)    # where no TLS has begun
         try:
-            upgraded = await asyncio.get_running_loop().start_tls(
-                transport, self, context, server_side=server_side,
-                server_hostname=server_hostname if not server_side else None,
-                ssl_handshake_timeout=timeout_s, ssl_shutdown_timeout=CLOSE_TIMEOUT_S,
-            )
+            async with asyncio.timeout(timeout_s):
+                raw = await transport.hand_over()
+            await _shake_hands(self, raw, context, server_hostname=None if server_side else server_hostname or "",
+                               timeout_s=timeout_s)
         except BaseException as error:
             # The loop forgets the protocol of a failed handshake: nobody else would set `closed`.
             transport.abort()
             self.connection_lost(error if isinstance(error, Exception) else None)
             raise
-        self._secured(upgraded, server_side)
-
-    def _secured(self, upgraded: asyncio.Transport | None, server_side: bool) -> None:
-        if upgraded is None:    # seen on Python 3.11.7 when the peer leaves during the handshake
-            self.connection_lost(None)
-            raise ConnectionResetError("the peer left during the TLS handshake")
-        upgraded.set_write_buffer_limits(high=OUTPUT_HIGH_WATER)
-        self._transport = upgraded
-        self.tls = _tls_info(upgraded.get_extra_info("ssl_object"), server_side)
-        _share_tls_input(upgraded)
 
     def close(self) -> None:
         """Sends what is still buffered, then closes; a peer that does not take it within 10 s is cut off."""
@@ -306,6 +302,29 @@ class Stream(asyncio.Protocol):
         return self._transport
 
 
+async def _shake_hands(
+    stream: Stream, raw: socket.socket, context: ssl.SSLContext, *, server_hostname: str | None, timeout_s: float,
+) -> None:
+    """Has the loop speak TLS over a connected socket. server_hostname: as a client, of whom ("": nobody by name)."""
+    loop = asyncio.get_running_loop()
+    if server_hostname is None:
+        await loop.connect_accepted_socket(
+            lambda: stream, raw, ssl=context, ssl_handshake_timeout=timeout_s, ssl_shutdown_timeout=CLOSE_TIMEOUT_S)
+    else:
+        await loop.create_connection(
+            lambda: stream, sock=raw, ssl=context, server_hostname=server_hostname,
+            ssl_handshake_timeout=timeout_s, ssl_shutdown_timeout=CLOSE_TIMEOUT_S)
+
+
+async def accept_stream(stream: Stream, raw: socket.socket, peername: object, context: ssl.SSLContext | None) -> None:
+    """Begins a connection that a listening socket has let in, non-blocking. context: the handshake of implicit TLS comes before
+    a single octet is read. peername: what accept said. Raises OSError (ssl.SSLError, too) when the handshake fails."""
+    if context is None:
+        PlainTransport(raw, stream, peername)
+    else:
+        await _shake_hands(stream, raw, context, server_hostname=None, timeout_s=HANDSHAKE_TIMEOUT_S)
+
+
 def _tls_info(tls: ssl.SSLObject, server_side: bool) -> TlsInfo:
     """The facts of a finished handshake."""
     name, _, bits = tls.cipher() or ("", "", 0)
@@ -320,9 +339,17 @@ def _tls_info(tls: ssl.SSLObject, server_side: bool) -> TlsInfo:
 
 async def open_stream(endpoint: Endpoint, timeout_s: float, source: str = "") -> Stream:
     """Connects over TCP; source: the local IP address to come from. Raises TimeoutError or OSError."""
-    loop = asyncio.get_running_loop()
-    factory: Callable[[], Stream] = Stream
-    async with asyncio.timeout(timeout_s):
-        local = (source, 0) if source else None
-        _, stream = await loop.create_connection(factory, endpoint.host, endpoint.port, local_addr=local)
+    family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
+    raw = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
+    try:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if source:
+            raw.bind((source, 0))
+        async with asyncio.timeout(timeout_s):
+            await asyncio.get_running_loop().sock_connect(raw, (endpoint.host, endpoint.port))
+    except BaseException:
+        raw.close()
+        raise
+    stream = Stream()
+    PlainTransport(raw, stream, (endpoint.host, endpoint.port))
     return stream
