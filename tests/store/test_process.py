@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,6 +150,26 @@ def test_many_requests_at_once_are_answered_in_order(house: House) -> None:
     thread.join()
     assert [answer.id for answer in answers if isinstance(answer, Answer)] == list(range(1, 501))
     assert [answer.result.placed[0].uid for answer in answers] == list(range(1, 501))       # type: ignore[union-attr]
+
+
+def test_behind_a_batch_of_several_the_next_one_waits_for_company_and_nobody_else_waits(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fumibako.store.process.GATHER_S", 0.4)
+    batches: list[int] = []
+    execute = house.server._engine.execute
+    monkeypatch.setattr(house.server._engine, "execute", lambda operations, now_ms: (
+        batches.append(len(operations)), execute(operations, now_ms))[1])
+    several, other = house.peer(), house.peer()
+    several.socket.sendall(b"".join(format_frame(Request(number, delivery(number))) for number in (1, 2, 3)))
+    assert [type(several.receive()) for _ in range(3)] == [Answer] * 3 and batches == [3]
+    several.send(delivery(4))
+    time.sleep(0.1)
+    other.send(delivery(5))
+    assert [type(peer.receive()) for peer in (several, other)] == [Answer] * 2 and batches == [3, 2]
+    begun_s = time.monotonic()
+    assert isinstance(other.ask(delivery(6)), Delivered) and isinstance(other.ask(Ping()), Done)
+    assert time.monotonic() - begun_s < 0.4 and batches == [3, 2, 1]
 
 
 @pytest.mark.parametrize("octets", [
