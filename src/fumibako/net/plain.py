@@ -1,7 +1,7 @@
 """A TCP or Unix socket without TLS on the event loop: what asyncio's own transport does, in fewer turns of the loop.
 
 asyncio begins and ends each connection in several turns, asks the system who the peer is though accept has told, and makes room
-for 256 KiB at each read. A connection that brings one message of 4 KB notices: it lasts eight reads.
+for 256 KiB at each read. A connection that brings one message of 4 KB notices: it lasts six reads.
 
 Contract: an asyncio.Transport for one `asyncio.Protocol`. Octets that arrive go to `data_received` as a view that is good only
     during that call. `close` sends what is buffered first; with nothing buffered the connection ends inside it.
